@@ -1,0 +1,36 @@
+"""ModelTitler: finds a session's title with the small model."""
+
+from engine.agents.protocol import Title
+from engine.agents.system_prompt import TITLE_PROMPT
+from engine.models.catalog import Models
+from engine.models.protocol import ModelMessage, ModelRequest, TextDelta, UsageReport
+from engine.records.run import Prompt, Usage
+
+MAX_TOKENS = 40
+PROMPT_SHOWN = 2000  # characters of the prompt
+
+
+class ModelTitler:
+    """Asks the small model once. Implements `engine.agents.protocol.Titler`."""
+
+    def __init__(self, models: Models) -> None:
+        self._models = models
+
+    async def title(self, prompt: Prompt) -> Title:
+        """A title in a few words. Raises ModelError."""
+        model = self._models.get(self._models.small_name)
+        said: list[str] = []
+        usage = Usage()
+        asked = ModelMessage(role="user", text=prompt.text[:PROMPT_SHOWN])
+        request = ModelRequest(
+            session_id=prompt.session_id, system=TITLE_PROMPT, messages=(asked,), max_tokens=MAX_TOKENS
+        )
+        async with model.open_stream(request) as stream:
+            async for batch in stream:
+                for chunk in batch:
+                    if isinstance(chunk, TextDelta):
+                        said.append(chunk.text)
+                    elif isinstance(chunk, UsageReport):
+                        usage = chunk.usage
+        cost = usage.cost or model.info.cost_of(usage)
+        return Title("".join(said).strip().strip("\"'"), Usage(usage.input_tokens, usage.output_tokens, cost=cost))

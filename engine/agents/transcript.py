@@ -1,0 +1,90 @@
+"""The session as a model sees it: our messages in the form of its own, with what is broken mended.
+
+A model refuses a call without a result and a result without a call; a canceled or failed turn must not look like one
+that ended well. So: results without a call are dropped, calls without a result get one that says so, empty assistant
+messages are left out, and a canceled one says that it was canceled (R10).
+"""
+
+from collections.abc import Sequence
+
+from engine.models.protocol import ModelMessage, ModelToolCall, ModelToolResult
+from engine.records.message import (
+    Attachment,
+    Binary,
+    FinishReason,
+    Message,
+    Reasoning,
+    Role,
+    ShellCommand,
+    ToolResult,
+)
+
+CANCELED_NOTE = "[The user canceled this turn here.]"
+FAILED_NOTE = "[This turn failed here: {title}]"
+NO_RESULT = "This call has no result: it was interrupted."
+
+
+def transcript(messages: Sequence[Message]) -> tuple[ModelMessage, ...]:
+    """The messages for a model, in order."""
+    results = {result.tool_call_id: result for message in messages for result in message.tool_results}
+    seen: list[ModelMessage] = []
+    for message in messages:
+        if message.role is Role.USER:
+            seen.append(from_user(message))
+        elif message.role is Role.ASSISTANT:
+            seen.extend(from_assistant(message, results))
+    return tuple(seen)
+
+
+def from_user(message: Message) -> ModelMessage:
+    """What a person said, what they attached, and the commands they ran."""
+    texts = [message.text] if message.text else []
+    attachments: list[Attachment] = []
+    for part in message.parts:
+        if isinstance(part, Binary):
+            name = part.path.rsplit("/", 1)[-1]
+            attachments.append(Attachment(part.path, name, part.mime_type, part.data))
+        elif isinstance(part, ShellCommand):
+            texts.append(f"I ran `{part.command}` (exit code {part.exit_code}):\n{part.output}")
+    return ModelMessage(role="user", text="\n\n".join(texts), attachments=tuple(attachments))
+
+
+def from_assistant(message: Message, results: dict[str, ToolResult]) -> list[ModelMessage]:
+    """One step of the assistant, and the results of its calls."""
+    reasoning = [part for part in message.parts if isinstance(part, Reasoning)]
+    text = "\n\n".join(words for words in (message.text, note(message)) if words)
+    calls = message.tool_calls
+    if not text and not calls:
+        return []
+    seen = [
+        ModelMessage(
+            role="assistant",
+            text=text,
+            reasoning="".join(part.thinking for part in reasoning),
+            reasoning_signature=next((part.signature for part in reasoning if part.signature), ""),
+            tool_calls=tuple(ModelToolCall(call.id, call.name, call.input or "{}") for call in calls),
+        )
+    ]
+    if calls:
+        answers = tuple(answer(call.id, results.get(call.id)) for call in calls)
+        seen.append(ModelMessage(role="tool", tool_results=answers))
+    return seen
+
+
+def answer(call_id: str, result: ToolResult | None) -> ModelToolResult:
+    """A call's result; one that says there is none, if there is none."""
+    if result is None:
+        return ModelToolResult(call_id, NO_RESULT, is_error=True)
+    return ModelToolResult(call_id, result.content, is_error=result.is_error)
+
+
+def note(message: Message) -> str:
+    """How the message ended, if it did not end well."""
+    finish = message.finish
+    if finish is None:
+        return ""
+    if finish.reason is FinishReason.CANCELED:
+        return CANCELED_NOTE
+    if finish.reason is FinishReason.ERROR:
+        return FAILED_NOTE.format(title=finish.title or "unknown error")
+    return ""

@@ -1,0 +1,349 @@
+"""Backend: the workspaces of one server, by id and by resolved path, and their ordered end."""
+
+import math
+import os
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from types import MappingProxyType
+
+import anyio.to_thread
+import msgspec
+import structlog
+import trio
+
+from engine import __version__
+from engine.agents.coder import CoderAgent
+from engine.agents.protocol import Agent, Titler
+from engine.agents.title import ModelTitler
+from engine.clock import Clock
+from engine.directory import resolve
+from engine.errors import ClientRetired, CountermandError, NotFound, ServerStopping
+from engine.events.local_bus import LocalBus
+from engine.events.log import EventLog, EventLogStatistics
+from engine.host import Host, close_unclaimed
+from engine.model_choice import ModelChoice
+from engine.models.catalog import Models, open_models
+from engine.models.settings import ModelSettings
+from engine.records.change import Change, PutSetting, PutWorkspace
+from engine.records.ids import ClientId, WorkspaceId, new_workspace_id
+from engine.runs.run import BeforeEntry
+from engine.settings import EngineSettings
+from engine.store.protocol import Store
+from engine.store.sqlite import open_sqlite_store
+from engine.tools.protocol import Tool
+from engine.workspace import Workspace, WorkspaceSeams, WorkspaceStatistics
+
+KEPT = "workspace.kept"  # the setting of a workspace that lives until it is deleted
+RETIRED_MAX = 100_000  # client ids that are remembered after they said goodbye
+
+logger = structlog.get_logger(__name__)
+
+
+class NewWorkspace(msgspec.Struct, frozen=True, kw_only=True):
+    """What a client asks for when it opens a directory. Without a client id, it stays open until it is deleted."""
+
+    path: str
+    client_id: ClientId | None = None
+
+
+class BackendStatistics(msgspec.Struct, frozen=True):
+    """What the server is doing."""
+
+    workspaces: dict[str, WorkspaceStatistics]
+    slots_used: int
+    slots: int
+    log: EventLogStatistics
+
+
+class Backend:
+    """Opens, finds and ends workspaces. Made by `open_backend`."""
+
+    def __init__(
+        self,
+        settings: EngineSettings,
+        *,
+        nursery: trio.Nursery,
+        clock: Clock,
+        store: Store,
+        log: EventLog,
+        bus: LocalBus,
+        models: Models,
+        agent: Agent | None,
+        titler: Titler | None,
+        tools: Mapping[str, Tool],
+        before_entry: BeforeEntry | None,
+    ) -> None:
+        self.version = __version__
+        self.settings = settings
+        self.models = models
+        self.choice = ModelChoice(models, store, log, clock.now_us)
+        self.store = store
+        self.log = log
+        self._nursery = nursery
+        self._clock = clock
+        self._bus = bus
+        self._agent: Agent = agent or CoderAgent(models)
+        self._titler = titler if agent is not None else ModelTitler(models)
+        self._tools = tools
+        self._before_entry = before_entry
+        self._slots = trio.CapacityLimiter(settings.max_active_runs)
+        self._hosts: dict[Path, Host] = {}
+        self._by_id: dict[str, Host] = {}
+        self._retired: dict[ClientId, None] = {}
+        self._creating = 0
+        self._stopping = trio.Event()
+        self._change = trio.Event()
+
+    async def create_workspace(self, new: NewWorkspace) -> Workspace:
+        """Open the directory, or find it open: one workspace a resolved path. The client, if any, has a claim on it.
+
+        Raises WorkspacePathInvalid, ClientRetired, ServerStopping and StoreError.
+        """
+        self._check_accepting(new.client_id)
+        self._creating += 1
+        try:
+            root = await self._resolve(new.path)
+            while (workspace := await self._open(root, new.path)) is None:
+                pass  # it was closing: now it is closed, and is opened again
+            # From here to the claim no checkpoint: what is claimed now is not closed for want of a claim.
+            self._check_accepting(new.client_id)
+            was_kept = workspace.claims.is_kept
+            if new.client_id is None:
+                workspace.claims.keep()
+            else:
+                workspace.claims.hold(new.client_id, trio.current_time())
+        finally:
+            self._creating -= 1
+            self._changed()
+        if new.client_id is None and not was_kept:
+            await self._put_setting(workspace.id, KEPT, "1")
+        return workspace
+
+    def workspace(self, workspace_id: str) -> Workspace:
+        """An open workspace. Raises NotFound."""
+        host = self._by_id.get(workspace_id)
+        if host is None or host.workspace is None or host.is_ending:
+            raise NotFound("workspace", workspace_id)
+        return host.workspace
+
+    def workspaces(self) -> list[Workspace]:
+        """Every open workspace."""
+        return [host.workspace for host in self._hosts.values() if host.workspace and not host.is_ending]
+
+    async def release(self, workspace_id: str, client_id: ClientId) -> None:
+        """Give up a client's claim on a workspace. Unknown ones are no error."""
+        await trio.lowlevel.checkpoint()
+        host = self._by_id.get(workspace_id)
+        if host is not None and host.workspace is not None:
+            host.workspace.claims.release(client_id, trio.current_time())
+            self._changed()
+
+    async def delete_workspace(self, workspace_id: str) -> None:
+        """Close a workspace: its runs are canceled, and have ended when this returns (R23). Its sessions stay stored.
+        An unknown one is no error."""
+        host = self._by_id.get(workspace_id)
+        if host is None:
+            await trio.lowlevel.checkpoint()
+            return
+        await self._put_setting(host.id, KEPT, "")
+        host.begin_close("the workspace was closed")
+        await host.wait_closed()
+
+    async def retire_client(self, client_id: ClientId) -> None:
+        """The client is gone for good: its claims end, and it cannot come back. Idempotent."""
+        await trio.lowlevel.checkpoint()
+        self._retired[client_id] = None
+        if len(self._retired) > RETIRED_MAX:
+            del self._retired[next(iter(self._retired))]
+        for workspace in self.workspaces():
+            workspace.claims.drop(client_id)
+        self._changed()
+
+    def is_idle(self) -> bool:
+        """Whether no workspace is open and none is being opened."""
+        return not self._hosts and not self._creating
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the server accepts nothing any more."""
+        return self._stopping.is_set()
+
+    def begin_shutdown(self, drain_s: float | None = None) -> None:
+        """Accept nothing from now on; let what is active finish for a while, then cancel it (R24)."""
+        if self.is_stopping:
+            return
+        self._stopping.set()
+        for host in self._hosts.values():
+            if host.workspace is not None:
+                host.workspace.refuse(ServerStopping())
+            host.begin_drain(self.settings.drain_s if drain_s is None else drain_s)
+
+    def hurry(self) -> None:
+        """Do not wait for what is active any longer: the second signal (R24)."""
+        for host in self._hosts.values():
+            host.hurry()
+
+    async def wait_stopped(self) -> None:
+        """Return when a shutdown was asked for and every workspace has ended."""
+        await self._stopping.wait()
+        while self._hosts:
+            await next(iter(self._hosts.values())).wait_closed()
+            await trio.lowlevel.checkpoint()
+
+    async def wait_idle_exit(self) -> None:
+        """Return when nothing was open for `idle_timeout_s`; never, if none is set."""
+        if self.settings.idle_timeout_s is None:
+            await trio.sleep_forever()
+        while True:
+            change = self._change
+            with trio.move_on_after(self.settings.idle_timeout_s if self.is_idle() else math.inf) as scope:
+                await change.wait()
+            if scope.cancelled_caught:
+                return
+
+    async def check_ready(self) -> None:
+        """Raise ServerStopping or StoreUnavailable unless prompts can be accepted now."""
+        if self.is_stopping:
+            raise ServerStopping
+        await self.store.check_writable()
+
+    def statistics(self) -> BackendStatistics:
+        """What the server is doing."""
+        return BackendStatistics(
+            workspaces={workspace.id: workspace.statistics() for workspace in self.workspaces()},
+            slots_used=self._slots.borrowed_tokens, slots=self.settings.max_active_runs, log=self.log.statistics(),
+        )  # fmt: skip
+
+    async def recover(self) -> None:
+        """Open every workspace with unfinished runs, and those that are kept, without being asked (R24, R25).
+
+        One that cannot be opened is reported and does not stop the others.
+        """
+        unfinished = {run.workspace_id for run in await self.store.unsettled_runs(None)}
+        for workspace_id, path in await self.store.workspaces():
+            is_kept = (await self.store.settings(workspace_id)).get(KEPT) == "1"
+            if workspace_id not in unfinished and not is_kept:
+                continue
+            try:
+                workspace = await self._open(await self._resolve(path), path)
+            except CountermandError as error:
+                logger.error("workspace was not recovered", workspace_id=workspace_id, path=path, error=str(error))
+                continue
+            if workspace is not None:
+                workspace.claims.keep() if is_kept else workspace.claims.hold_anonymous(trio.current_time())
+        self._changed()
+
+    async def keep_claims(self) -> None:
+        """Close each workspace that nobody claims any more; a task of the backend."""
+        while True:
+            change = self._change
+            with trio.move_on_at(close_unclaimed(self._hosts.values(), trio.current_time())):
+                await change.wait()
+
+    def _changed(self) -> None:
+        """Workspaces or claims changed: wake those who watch them."""
+        self._change.set()
+        self._change = trio.Event()
+
+    def _check_accepting(self, client_id: ClientId | None) -> None:
+        if self.is_stopping:
+            raise ServerStopping
+        if client_id in self._retired:
+            raise ClientRetired(client_id or "")
+
+    async def _open(self, root: Path, path: str) -> Workspace | None:
+        """The workspace of this directory, opened if need be; None if it was closing, once it is closed."""
+        host = self._hosts.get(root)
+        if host is None:
+            workspace_id = await self._known_id(root)
+            # Nothing is awaited between this look and the entry: two creates at once find one workspace.
+            host = self._hosts.get(root) or self._host(workspace_id, root, path)
+        workspace = await host.wait_opened()
+        if workspace is None:
+            await host.wait_closed()
+        return workspace
+
+    async def _known_id(self, root: Path) -> WorkspaceId:
+        """The id that belongs to the directory, over restarts too."""
+        known = await self.store.workspace_id(str(root))
+        if known is None:
+            known = new_workspace_id()
+            at_us = self._clock.now_us()
+            await self.log.commit(Change(known, at_us, (PutWorkspace(known, str(root), at_us),)))
+            known = await self.store.workspace_id(str(root)) or known
+        await self.choice.load(known)
+        return known
+
+    def _host(self, workspace_id: WorkspaceId, root: Path, path: str) -> Host:
+        self._check_accepting(None)
+        seams = WorkspaceSeams(
+            id=workspace_id, path=path, root=root, settings=self.settings, clock=self._clock, store=self.store,
+            log=self.log, bus=self._bus, agent=self._agent, titler=self._titler, tools=self._tools, slots=self._slots,
+            choice=self.choice, on_claims_changed=self._changed, before_entry=self._before_entry,
+        )  # fmt: skip
+        host = self._hosts[root] = self._by_id[workspace_id] = Host(seams)
+        self._nursery.start_soon(self._hold, host)
+        return host
+
+    async def _hold(self, host: Host) -> None:
+        """The host task: hold the workspace open, then forget it."""
+        try:
+            await host.run()
+        finally:
+            del self._hosts[host.seams.root], self._by_id[host.id]
+            self._changed()
+
+    async def _resolve(self, path: str) -> Path:
+        if self.settings.data_dir is None:  # in memory, under a clock that must not run on beside a thread
+            await trio.lowlevel.checkpoint()
+            return resolve(path)
+        return await anyio.to_thread.run_sync(resolve, path)
+
+    async def _put_setting(self, workspace_id: WorkspaceId, key: str, value: str) -> None:
+        await self.log.commit(Change(workspace_id, self._clock.now_us(), (PutSetting(workspace_id, key, value),)))
+
+
+@asynccontextmanager
+async def open_backend(
+    settings: EngineSettings,
+    *,
+    model_settings: ModelSettings | None = None,
+    environ: Mapping[str, str] = MappingProxyType(os.environ),
+    agent: Agent | None = None,
+    titler: Titler | None = None,
+    tools: Mapping[str, Tool] = MappingProxyType({}),
+    before_entry: BeforeEntry | None = None,
+    wrap_store: Callable[[Store], Store] | None = None,
+) -> AsyncIterator[Backend]:
+    """The engine: its store, its log, its models, and the workspaces that an earlier server left unfinished.
+
+    An `agent` takes the place of the built-in one. Two seams are for tests of races: `before_entry` is awaited by each
+    run between its acceptance and its entry, `wrap_store` may put something in front of the store. Leaving the context
+    shuts down as `begin_shutdown(0)` does. Raises StoreLocked, StoreNewer, StoreUnavailable and ConfigInvalid.
+    """
+    clock = Clock()
+    async with AsyncExitStack() as stack:
+        models = await stack.enter_async_context(open_models(model_settings or ModelSettings(), environ))
+        store: Store = await stack.enter_async_context(open_sqlite_store(settings.data_dir))
+        store = wrap_store(store) if wrap_store is not None else store
+        bus = LocalBus()
+        log = EventLog(store, bus)
+        writer = await stack.enter_async_context(trio.open_nursery())
+        await writer.start(log.run)
+        stack.callback(log.close)
+        nursery = await stack.enter_async_context(trio.open_nursery())
+        backend = Backend(
+            settings, nursery=nursery, clock=clock, store=store, log=log, bus=bus, models=models, agent=agent,
+            titler=titler, tools=tools, before_entry=before_entry,
+        )  # fmt: skip
+        await backend.choice.load(None)
+        await backend.recover()
+        nursery.start_soon(backend.keep_claims)
+        try:
+            yield backend
+        finally:
+            backend.begin_shutdown(0.0)
+            with trio.move_on_after(3 * settings.settle_s, shield=True):
+                await backend.wait_stopped()
+            nursery.cancel_scope.cancel()

@@ -1,0 +1,18 @@
+"""Directories: which one a path means."""
+
+from pathlib import Path
+
+from engine.errors import WorkspacePathInvalid
+
+
+def resolve(path: str) -> Path:
+    """The directory with every symlink resolved. Blocks on the file system. Raises WorkspacePathInvalid."""
+    if not path or "\0" in path or not Path(path).is_absolute():
+        raise WorkspacePathInvalid(path, "an absolute path is needed")
+    try:
+        root = Path(path).resolve(strict=True)
+    except (OSError, RuntimeError) as error:
+        raise WorkspacePathInvalid(path, getattr(error, "strerror", None) or str(error)) from None
+    if not root.is_dir():
+        raise WorkspacePathInvalid(path, "it is not a directory")
+    return root

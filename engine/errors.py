@@ -1,0 +1,195 @@
+"""Every error the engine raises on purpose, named for its condition.
+
+    CountermandError
+    ├── InvalidPrompt            the prompt is refused before it was accepted (R03)
+    │   └── AttachmentInvalid    one attachment is not what it says
+    ├── NotFound                 no such thing; `kind` and `id` say which
+    ├── WorkspacePathInvalid     the path is no directory that can be worked in
+    ├── WorkspaceClosing         this workspace accepts nothing any more (R04)
+    ├── ServerStopping           no workspace of this server accepts anything any more (R04)
+    ├── SessionBusy              `if_busy` was `reject`, and the session is busy (R15)
+    ├── QueueFull                a bound on the queue is reached (R16)
+    ├── IdempotencyConflict      the same key came with another request (R06)
+    ├── ClientRetired            a client that said goodbye came back
+    ├── ClientNotAttached        the call needs a live event stream of this client
+    ├── ConfigInvalid            configuration that cannot be used, with its field
+    ├── ModelError               what a model provider did, with its kind (R20)
+    └── StoreError               the store cannot do its work
+        ├── StoreLocked          another server holds it
+        ├── StoreNewer           it was written by a newer version
+        ├── StoreUnavailable     full, read-only, damaged or closed (R26)
+        └── Conflict             a uniqueness constraint refused the change
+
+Expected results (queued, already settled, not applied) are return values, not errors.
+"""
+
+from typing import Literal
+
+
+class CountermandError(Exception):
+    """The root of the tree; its text is written for the person who reads it."""
+
+
+class InvalidPrompt(CountermandError):
+    """A prompt that is refused; `field` names what is wrong with it (R03)."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}")
+        self.field = field
+        self.problem = problem
+
+
+class AttachmentInvalid(InvalidPrompt):
+    """An attachment whose content is not what its type says (R03)."""
+
+
+type_of_thing = Literal["workspace", "session", "message", "run", "provider", "model", "client", "token"]
+
+
+class NotFound(CountermandError):
+    """There is no `kind` with this id."""
+
+    def __init__(self, kind: type_of_thing, id: str) -> None:
+        super().__init__(f"there is no {kind} {id!r}")
+        self.kind = kind
+        self.id = id
+
+
+class WorkspacePathInvalid(CountermandError):
+    """The path of a workspace that cannot be opened."""
+
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__(f"cannot open a workspace at {path!r}: {problem}")
+        self.path = path
+        self.problem = problem
+
+
+class WorkspaceClosing(CountermandError):
+    """The workspace is being closed and accepts nothing (R04)."""
+
+    def __init__(self, workspace_id: str) -> None:
+        super().__init__(f"workspace {workspace_id!r} is closing; open it again and retry")
+        self.workspace_id = workspace_id
+
+
+class ServerStopping(CountermandError):
+    """The server is shutting down and accepts nothing (R04)."""
+
+    def __init__(self) -> None:
+        super().__init__("the server is shutting down; retry when it is back")
+
+
+class SessionBusy(CountermandError):
+    """`if_busy` was `reject` and the session has a run (R15)."""
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(f"session {session_id!r} is busy, and if_busy is 'reject'")
+        self.session_id = session_id
+
+
+class QueueFull(CountermandError):
+    """A bound on waiting runs is reached; try again after `retry_after` seconds (R16)."""
+
+    def __init__(self, scope: Literal["session", "workspace"], limit: int, retry_after: int = 5) -> None:
+        super().__init__(f"the queue of this {scope} is full: {limit} runs are waiting; retry later")
+        self.scope = scope
+        self.limit = limit
+        self.retry_after = retry_after
+
+
+class IdempotencyConflict(CountermandError):
+    """A `run_id` or idempotency key was used before, for another request (R06)."""
+
+    def __init__(self, field: str, key: str) -> None:
+        super().__init__(f"{field}: {key!r} was already used for a different request")
+        self.field = field
+        self.key = key
+
+
+class ClientRetired(CountermandError):
+    """A client id that said goodbye cannot come back."""
+
+    def __init__(self, client_id: str) -> None:
+        super().__init__(f"client {client_id!r} is retired; use a new client id")
+        self.client_id = client_id
+
+
+class ClientNotAttached(CountermandError):
+    """The client has no live event stream on this workspace."""
+
+    def __init__(self, client_id: str) -> None:
+        super().__init__(f"client {client_id!r} has no open event stream on this workspace")
+        self.client_id = client_id
+
+
+class ConfigInvalid(CountermandError):
+    """A setting that cannot be used; `field` names it."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}")
+        self.field = field
+        self.problem = problem
+
+
+ModelErrorKind = Literal[
+    "authentication", "rate_limit", "overloaded", "server", "connection", "protocol", "bad_request", "context_length",
+    "not_found", "content_filter",
+]  # fmt: skip
+
+TRANSIENT_KINDS: frozenset[ModelErrorKind] = frozenset({"rate_limit", "overloaded", "server", "connection", "protocol"})
+
+
+class ModelError(CountermandError):
+    """A model provider failed. `title` is short; `details` say what a person can do (R20)."""
+
+    def __init__(
+        self,
+        kind: ModelErrorKind,
+        title: str,
+        details: str,
+        *,
+        status: int | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(f"{title}: {details}")
+        self.kind = kind
+        self.title = title
+        self.details = details
+        self.status = status
+        self.retry_after = retry_after  # seconds, as the provider asked
+
+    @property
+    def is_transient(self) -> bool:
+        """Whether trying the same request again may succeed."""
+        return self.kind in TRANSIENT_KINDS
+
+
+class StoreError(CountermandError):
+    """The store cannot do its work."""
+
+
+class StoreLocked(StoreError):
+    """Another server holds this store (R26)."""
+
+    def __init__(self, path: str, holder: str) -> None:
+        super().__init__(f"the data directory {path!r} is in use by {holder}; stop it, or choose another --data-dir")
+        self.path = path
+        self.holder = holder
+
+
+class StoreNewer(StoreError):
+    """The store was written by a newer version of this program (R26)."""
+
+    def __init__(self, path: str, found: int, known: int) -> None:
+        super().__init__(f"{path!r} has schema {found}, and this version knows up to {known}; upgrade countermand")
+        self.path = path
+        self.found = found
+        self.known = known
+
+
+class StoreUnavailable(StoreError):
+    """The store is full, read-only, damaged or closed; the text says which (R26)."""
+
+
+class Conflict(StoreError):
+    """A uniqueness constraint refused the change; nothing of it was written."""

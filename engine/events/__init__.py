@@ -1,0 +1,1 @@
+"""The log, the bus and the feed."""

@@ -1,0 +1,111 @@
+"""Host: the task that holds one workspace open, contains its failure, and ends it in order."""
+
+import math
+from collections.abc import Iterable
+from enum import Enum, auto
+
+import structlog
+import trio
+
+from engine.errors import CountermandError
+from engine.records.ids import WorkspaceId
+from engine.workspace import Workspace, WorkspaceSeams, open_workspace
+
+logger = structlog.get_logger(__name__)
+
+
+class Manner(Enum):
+    """How a workspace ends."""
+
+    CLOSE = auto()  # every run is canceled (R23)
+    DRAIN = auto()  # active runs may finish; what waits stays for the next start (R24)
+
+
+class Host:
+    """One workspace of a backend. A workspace that fails takes itself down, and no other."""
+
+    def __init__(self, seams: WorkspaceSeams) -> None:
+        self.seams = seams
+        self.workspace: Workspace | None = None
+        self.failure: CountermandError | None = None
+        self._opened = trio.Event()
+        self._ending = trio.Event()
+        self._closed = trio.Event()
+        self._manner = Manner.CLOSE
+        self._reason = ""
+        self._drain_s = 0.0
+
+    @property
+    def id(self) -> WorkspaceId:
+        """The workspace's id."""
+        return self.seams.id
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether the workspace is closing or closed."""
+        return self._ending.is_set()
+
+    def begin_close(self, reason: str) -> None:
+        """End the workspace, canceling its runs. The first call decides."""
+        if not self.is_ending:
+            self._reason = reason
+            self._ending.set()
+
+    def begin_drain(self, drain_s: float) -> None:
+        """End the workspace as a stopping server does. The first call decides."""
+        if not self.is_ending:
+            self._manner, self._drain_s = Manner.DRAIN, drain_s
+            self._ending.set()
+
+    def hurry(self) -> None:
+        """Do not wait for active runs any longer."""
+        self._drain_s = 0.0
+        if self.workspace is not None:
+            self.workspace.stop_waiting()
+
+    async def wait_opened(self) -> Workspace | None:
+        """The workspace once it is open and recovered; None if it is ending. Raises what prevented it."""
+        await self._opened.wait()
+        if self.failure is not None:
+            raise self.failure
+        return None if self.is_ending else self.workspace
+
+    async def wait_closed(self) -> None:
+        """Return when nothing of the workspace is left."""
+        await self._closed.wait()
+
+    async def run(self) -> None:
+        """Open the workspace and hold it until it is told to end. Never raises."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        try:
+            async with open_workspace(self.seams) as workspace:
+                self.workspace = workspace
+                self._opened.set()
+                await self._ending.wait()
+                if self._manner is Manner.DRAIN:
+                    await workspace.drain(self._drain_s)
+                else:
+                    await workspace.close(self._reason)
+        except* CountermandError as group:
+            self.failure = group.exceptions[0] if isinstance(group.exceptions[0], CountermandError) else None
+            logger.error("workspace could not be kept open", workspace_id=self.id, error=str(self.failure))
+        except* Exception:  # the host's catch-all: the other workspaces go on
+            logger.exception("workspace failed", workspace_id=self.id)
+        finally:
+            self._ending.set()
+            self._opened.set()
+            self._closed.set()
+
+
+def close_unclaimed(hosts: Iterable[Host], now: float) -> float:
+    """Begin to close each workspace that no client claims at this moment, and return when the next claim may end."""
+    deadline = math.inf
+    for host in hosts:
+        if host.workspace is None or host.is_ending:
+            continue
+        host.workspace.claims.expire(now)
+        if host.workspace.claims.is_claimed():
+            deadline = min(deadline, host.workspace.claims.next_deadline() or math.inf)
+        else:
+            host.begin_close("the last client left")
+    return deadline

@@ -1,0 +1,154 @@
+"""The model seam: what the engine asks of a language model, and what it gets back. This file is the specification.
+
+A request goes out with `open_stream`; leaving its context closes the connection, so that nobody pays for what nobody
+reads (R10). What arrives is handed over in batches, one for each piece the network delivered: a checkpoint a token
+would cost more than the token.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Literal, Protocol
+
+import msgspec
+
+from engine.records.message import Attachment, FinishReason
+from engine.records.run import Usage
+
+
+class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a model. Prices are US dollars for a million tokens; a context window of 0 is unknown."""
+
+    id: str
+    provider: str
+    name: str
+    context_window: int = 0
+    default_max_tokens: int = 4096
+    cost_in: float = 0.0
+    cost_out: float = 0.0
+    cost_in_cached: float = 0.0
+    cost_out_cached: float = 0.0
+    can_reason: bool = False
+    supports_attachments: bool = False
+
+    def cost_of(self, usage: Usage) -> float:
+        """The price of the tokens of `usage`, in US dollars; `input_tokens` do not include the cached ones."""
+        return (
+            usage.cache_write_tokens * self.cost_in_cached
+            + usage.cache_read_tokens * self.cost_out_cached
+            + usage.input_tokens * self.cost_in
+            + usage.output_tokens * self.cost_out
+        ) / 1_000_000
+
+
+class ModelToolCall(msgspec.Struct, frozen=True):
+    """A call the assistant made; `input` is a JSON document."""
+
+    id: str
+    name: str
+    input: str
+
+
+class ModelToolResult(msgspec.Struct, frozen=True):
+    """What a call came to."""
+
+    tool_call_id: str
+    content: str
+    is_error: bool = False
+
+
+class ModelMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """One message as a model sees it. A `tool` message holds results only."""
+
+    role: Literal["user", "assistant", "tool"]
+    text: str = ""
+    reasoning: str = ""
+    reasoning_signature: str = ""
+    tool_calls: tuple[ModelToolCall, ...] = ()
+    tool_results: tuple[ModelToolResult, ...] = ()
+    attachments: tuple[Attachment, ...] = ()
+
+
+class ToolSpec(msgspec.Struct, frozen=True):
+    """A tool the model may call; `parameters` is a JSON schema."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, object]
+
+
+class ModelRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """One call of a model."""
+
+    session_id: str
+    system: str
+    messages: tuple[ModelMessage, ...]
+    tools: tuple[ToolSpec, ...] = ()
+    max_tokens: int | None = None
+
+
+class TextDelta(msgspec.Struct, frozen=True):
+    """More words."""
+
+    text: str
+
+
+class ReasoningDelta(msgspec.Struct, frozen=True):
+    """More thinking; `signature`, if any, closes it."""
+
+    text: str
+    signature: str = ""
+
+
+class ToolCallStart(msgspec.Struct, frozen=True):
+    """A call begins. Ids are unique within a response; an adapter makes one up for a provider that sends none."""
+
+    id: str
+    name: str
+
+
+class ToolCallDelta(msgspec.Struct, frozen=True):
+    """More of a call's JSON input."""
+
+    id: str
+    input: str
+
+
+class ToolCallEnd(msgspec.Struct, frozen=True):
+    """The call's input is complete."""
+
+    id: str
+
+
+class UsageReport(msgspec.Struct, frozen=True):
+    """What the request cost so far; the last one counts. `cost` is set only where the provider itself tells it."""
+
+    usage: Usage
+
+
+class StreamFinish(msgspec.Struct, frozen=True):
+    """The model is done. The last chunk of every stream that did not fail."""
+
+    reason: FinishReason
+
+
+Chunk = TextDelta | ReasoningDelta | ToolCallStart | ToolCallDelta | ToolCallEnd | UsageReport | StreamFinish
+
+ModelStream = AsyncIterator[tuple[Chunk, ...]]
+"""Batches of chunks, never empty. Ends after the batch that holds the StreamFinish. Raises `ModelError`."""
+
+
+class LanguageModel(Protocol):
+    """One model that can be asked. Has no state between requests; any number may be open at once."""
+
+    @property
+    def info(self) -> ModelInfo:
+        """What is known of it."""
+        ...
+
+    def open_stream(self, request: ModelRequest) -> AbstractAsyncContextManager[ModelStream]:
+        """Ask. Entering may already raise `ModelError`; a stream that ends early raises one of kind `connection`.
+
+        Does not retry: that is its caller's business, who knows what was already shown (R20). Cancellation at any
+        point closes the connection before it returns.
+        """
+        ...

@@ -1,0 +1,1 @@
+"""Immutable data that is stored and sent. No I/O, no Trio."""

@@ -1,0 +1,32 @@
+"""Identifiers. All are opaque strings; ours are UUIDs, a client's own run id may be any short printable text."""
+
+import uuid
+from typing import NewType
+
+WorkspaceId = NewType("WorkspaceId", str)
+SessionId = NewType("SessionId", str)
+MessageId = NewType("MessageId", str)
+RunId = NewType("RunId", str)
+ClientId = NewType("ClientId", str)
+
+RUN_ID_MAX = 128  # characters of a client-chosen run id
+
+
+def new_workspace_id() -> WorkspaceId:
+    """A fresh workspace id."""
+    return WorkspaceId(str(uuid.uuid4()))
+
+
+def new_session_id() -> SessionId:
+    """A fresh session id."""
+    return SessionId(str(uuid.uuid4()))
+
+
+def new_message_id() -> MessageId:
+    """A fresh message id."""
+    return MessageId(str(uuid.uuid4()))
+
+
+def new_run_id() -> RunId:
+    """A fresh run id."""
+    return RunId(str(uuid.uuid4()))

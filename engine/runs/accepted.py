@@ -1,0 +1,114 @@
+"""AcceptedRun: the small handle made at acceptance. It is all that crosses from a request into the nursery."""
+
+from collections.abc import Callable
+from enum import Enum, auto
+
+import trio
+
+from engine.records.ids import RunId
+from engine.records.run import RunRecord
+
+
+class Stage(Enum):
+    """Where a handle stands in its lane."""
+
+    ENTERING = auto()  # registered; its task has not presented it yet
+    QUEUED = auto()  # presented, and parked behind another; no task
+    ACTIVE = auto()  # holds the lane
+    FOLDED = auto()  # steered into the active turn
+    GONE = auto()  # left the lane, by whatever way
+
+
+class AcceptedRun:
+    """One registered run, from its reservation to its ending.
+
+    `cancel_reason` is the cancel flag. It belongs to this object alone: a run that is accepted after a cancel is
+    another object, so no cancel can stick to it (R08). It is set synchronously and never cleared; it is looked at when
+    the run enters and when it settles, and a canceler that finds the run active reaches its scope through `bind` (R07).
+    """
+
+    __slots__ = (
+        "_decided",
+        "_forget",
+        "_interrupt",
+        "_settled",
+        "cancel_reason",
+        "has_begun",
+        "parked",
+        "record",
+        "refusal",
+        "stage",
+        "steered_into",
+    )
+
+    def __init__(self, record: RunRecord, forget: Callable[["AcceptedRun"], None] | None = None) -> None:
+        self.record = record
+        self.stage = Stage.ENTERING
+        self.cancel_reason: str | None = None
+        self.has_begun = False  # the row that makes it active is on its way, or written
+        self.parked = False
+        self.steered_into: RunId | None = None
+        self._forget = forget
+        self.refusal: Exception | None = None
+        self._interrupt: Callable[[], None] | None = None
+        self._decided = trio.Event()
+        self._settled = trio.Event()
+
+    def __repr__(self) -> str:
+        flag = f", canceled: {self.cancel_reason}" if self.is_canceled else ""
+        return f"<AcceptedRun {self.record.seq} {self.record.id} {self.stage.name}{flag}>"
+
+    @property
+    def is_canceled(self) -> bool:
+        """Whether the flag is set."""
+        return self.cancel_reason is not None
+
+    def cancel(self, reason: str) -> None:
+        """Set the flag, and interrupt the run if it is active. The first reason wins: two cancels are one (R08)."""
+        if self.cancel_reason is None:
+            self.cancel_reason = reason
+            if self._interrupt is not None:
+                self._interrupt()
+
+    def park(self) -> None:
+        """Interrupt a run that has not begun, without canceling it: its row stays as it is, for the next start
+        (R24)."""
+        if self.has_begun:
+            return
+        self.parked = True
+        if self._interrupt is not None:
+            self._interrupt()
+
+    def bind(self, interrupt: Callable[[], None]) -> None:
+        """Give the canceler a way to reach the active run; a cancel that came before acts at once (R07)."""
+        self._interrupt = interrupt
+        if self.is_canceled or self.parked:
+            interrupt()
+
+    def decide(self, refusal: Exception | None = None) -> None:
+        """The acceptance is committed, or was refused. The first word counts."""
+        if not self._decided.is_set():
+            self.refusal = refusal
+            self._decided.set()
+
+    async def wait_decided(self) -> None:
+        """Return once the acceptance is durable; raise what refused it otherwise (R02)."""
+        await self._decided.wait()
+        if self.refusal is not None:
+            raise self.refusal
+
+    def mark_settled(self) -> None:
+        """The run has its terminal event, or was left to the next start."""
+        self._interrupt = None
+        if self._forget is not None and not self.is_settled:
+            self._forget(self)
+        self._settled.set()
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nothing more will happen to this handle."""
+        return self._settled.is_set()
+
+    async def wait_settled(self) -> None:
+        """Return once nothing more will happen to this handle."""
+        await self._settled.wait()

@@ -1,0 +1,210 @@
+"""Settling: the only door through which a run ends (R18, R19).
+
+Every ending is one change: the open tool calls get results, the last message its finish, the session its usage, the run
+its terminal state, and the terminal event comes last. The change holds two endings, the one that the run came to and
+the one it has if a cancel is on record; the store's writer takes the one that is true at the moment of the commit
+(R11).
+"""
+
+from collections.abc import Callable
+
+import msgspec
+import structlog
+import trio
+
+from engine.errors import StoreError
+from engine.events.log import EventLog
+from engine.records.change import (
+    Change,
+    CreateMessage,
+    Ending,
+    QueueRun,
+    SettleRun,
+    UpdateMessage,
+    UpdateSession,
+    Write,
+)
+from engine.records.event import AgentFailed, AgentFinished
+from engine.records.ids import WorkspaceId
+from engine.records.message import Finish, FinishReason, Message, Role
+from engine.records.run import RunError, RunRecord, RunState, Usage
+from engine.runs.accepted import AcceptedRun
+from engine.runs.message_writer import end_message
+from engine.runs.turn import RunTurn, assistant_message, tool_message, unanswered_calls, user_message
+from engine.store.protocol import Committed
+from engine.tools.protocol import ToolOutcome
+
+RETRY_FIRST_S = 0.05  # a store that is busy or full for a moment is asked again, within the deadline of the settle
+CANCELED_TITLE = "Canceled"
+
+EndingWrites = tuple[CreateMessage | UpdateMessage | UpdateSession, ...]
+
+logger = structlog.get_logger(__name__)
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What a run came to: `finish` ends its last message, `error` is set for failed and interrupted ones."""
+
+    state: RunState
+    finish: Finish
+    error: RunError | None = None
+
+
+def completed(finish: Finish) -> Outcome:
+    """The agent said all it had to say."""
+    return Outcome(RunState.COMPLETED, finish)
+
+
+def canceled(reason: str) -> Outcome:
+    """Somebody canceled the run."""
+    return Outcome(RunState.CANCELED, Finish(FinishReason.CANCELED, title=CANCELED_TITLE, details=reason))
+
+
+def failed(error: RunError) -> Outcome:
+    """The run failed, and `error` says why (R20)."""
+    return Outcome(RunState.FAILED, Finish(FinishReason.ERROR, title=error.title, details=error.details), error)
+
+
+def interrupted(error: RunError) -> Outcome:
+    """The server died under the run (R25)."""
+    return Outcome(RunState.INTERRUPTED, Finish(FinishReason.ERROR, title=error.title, details=error.details), error)
+
+
+class Settler:
+    """Ends the runs of one workspace. Each settle is shielded and bounded by `settle_s` (R13, R23)."""
+
+    def __init__(self, log: EventLog, workspace_id: WorkspaceId, *, now_us: Callable[[], int], settle_s: float) -> None:
+        self._log = log
+        self._workspace_id = workspace_id
+        self._now_us = now_us
+        self._settle_s = settle_s
+
+    async def settle_unbegun(self, run: AcceptedRun, outcome: Outcome) -> None:
+        """End a run that never began: its turn is the prompt and an empty answer (R09)."""
+        at_us = self._now_us()
+        user = user_message(run.record, turn=run.record.seq, at_us=at_us)
+        answer = assistant_message(run.record, at_us=at_us)
+
+        def ending(outcome: Outcome) -> Ending:
+            finish = msgspec.structs.replace(outcome.finish, at_us=at_us)
+            last = msgspec.structs.replace(answer, parts=(finish,))
+            return end_with(run.record, outcome, last, (CreateMessage(user), CreateMessage(last)), at_us=at_us)
+
+        await self._settle(run, (SettleRun(run.record.id, ending(outcome), ending(self._if_canceled(run))),))
+
+    async def settle_turn(
+        self,
+        run: AcceptedRun,
+        turn: RunTurn,
+        outcome: Outcome,
+        *,
+        ending: tuple[AcceptedRun, ...],
+        returning: tuple[AcceptedRun, ...],
+    ) -> None:
+        """End a run that began, and with it the runs that were steered into it; those that go back are queued again."""
+        at_us = self._now_us()
+        usage_writes = turn.usage_writes(at_us)
+        endings = [self._end_turn(turn, one, usage_writes, at_us=at_us) for one in (outcome, self._if_canceled(run))]
+        turn.end()
+        writes: list[Write] = [SettleRun(run.record.id, *endings)]
+        for steered in ending:
+            planned = canceled(steered.cancel_reason) if steered.cancel_reason is not None else outcome
+            last = turn.ended(planned.finish.reason)
+            writes.append(
+                SettleRun(
+                    steered.record.id,
+                    end_with(steered.record, planned, last, (), at_us=at_us),
+                    end_with(steered.record, self._if_canceled(steered), last, (), at_us=at_us),
+                )
+            )
+        writes += [QueueRun(steered.record.id) for steered in returning]
+        await self._settle(run, tuple(writes))
+        for steered in ending:
+            steered.mark_settled()
+
+    async def settle_steered(self, run: AcceptedRun, outcome: Outcome) -> None:
+        """End a steered run that was canceled alone: its words stay in the turn that took it in (R12)."""
+        ending = end_with(run.record, outcome, None, (), at_us=self._now_us())
+        await self._settle(run, (SettleRun(run.record.id, ending, ending),))
+
+    async def settle_recovered(self, record: RunRecord, messages: list[Message], outcome: Outcome) -> None:
+        """End a run of an earlier server from the messages it left (R25)."""
+        run = AcceptedRun(record)
+        last = next((message for message in reversed(messages) if message.role is Role.ASSISTANT), None)
+        if record.steered_into is not None:
+            await self.settle_steered(run, outcome)
+        elif last is None:
+            await self.settle_unbegun(run, outcome)
+        else:
+            at_us = self._now_us()
+            finish = outcome.finish
+            ended = end_message(last, finish.reason, title=finish.title, details=finish.details, at_us=at_us)
+            result = ToolOutcome(content=why_no_result(outcome), is_error=True)
+            results = [
+                CreateMessage(tool_message(record, call, result, at_us=at_us)) for call in unanswered_calls(messages)
+            ]
+            ending = end_with(record, outcome, ended, (UpdateMessage(ended), *results), at_us=at_us)
+            await self._settle(run, (SettleRun(record.id, ending, ending),))
+
+    def _end_turn(
+        self, turn: RunTurn, outcome: Outcome, usage_writes: tuple[UpdateSession, ...], *, at_us: int
+    ) -> Ending:
+        finish = outcome.finish
+        last = turn.ended(finish.reason, title=finish.title, details=finish.details)
+        result = ToolOutcome(content=why_no_result(outcome), is_error=True)
+        results = tuple(CreateMessage(tool_message(turn.run, call, result, at_us=at_us)) for call in turn.open_calls())
+        notice: AgentFinished | AgentFailed | None = None
+        if outcome.state is RunState.COMPLETED:
+            notice = AgentFinished(turn.session_id, turn.run_id)
+        elif outcome.error is not None:
+            notice = AgentFailed(turn.session_id, turn.run_id, outcome.error)
+        writes: EndingWrites = (UpdateMessage(last), *results, *usage_writes)
+        ending = end_with(turn.run, outcome, last, writes, at_us=at_us)
+        return msgspec.structs.replace(ending, notice=notice, usage=turn.usage)
+
+    def _if_canceled(self, run: AcceptedRun) -> Outcome:
+        return canceled(run.cancel_reason or "canceled by the user")
+
+    async def _settle(self, run: AcceptedRun, writes: tuple[Write, ...]) -> None:
+        """Commit the ending, asking a troubled store again until the deadline; then leave the row to recovery."""
+        change = Change(self._workspace_id, self._now_us(), writes)
+        pause = RETRY_FIRST_S
+        with trio.move_on_after(self._settle_s, shield=True) as scope:
+            while True:
+                try:
+                    committed: Committed = await self._log.commit(change)
+                except StoreError as error:
+                    logger.warning("settle failed, trying again", run_id=run.record.id, error=str(error))
+                    await trio.sleep(pause)
+                    pause *= 2
+                    continue
+                if not committed.applied[0]:
+                    logger.error("run was already settled", run_id=run.record.id)
+                break
+        if scope.cancelled_caught:
+            logger.error("run could not be settled in time; the next start will", run_id=run.record.id)
+        run.mark_settled()
+
+
+def end_with(
+    run: RunRecord,
+    outcome: Outcome,
+    last: Message | None,
+    writes: EndingWrites,
+    *,
+    at_us: int,
+) -> Ending:
+    """The ending of a run whose last message is `last`."""
+    return Ending(
+        state=outcome.state, at_us=at_us, writes=writes, message_id=last.id if last else run.message_id,
+        text=last.text if last else "", error=outcome.error, usage=Usage(),
+    )  # fmt: skip
+
+
+def why_no_result(outcome: Outcome) -> str:
+    """What a model is told of a call that has no result."""
+    if outcome.state is RunState.CANCELED:
+        return "The user canceled this turn before the tool had a result."
+    if outcome.state is RunState.INTERRUPTED:
+        return "The server stopped before the tool had a result; it may have done part of its work."
+    return "The turn failed before the tool had a result."

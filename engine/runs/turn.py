@@ -1,0 +1,285 @@
+"""RunTurn: the Turn that a run hands to its agent."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+import trio
+
+from engine.records.change import Change, CreateMessage, StartRun, UpdateMessage, UpdateSession, Write
+from engine.records.ids import RunId, SessionId, new_message_id
+from engine.records.message import (
+    Attachment,
+    Binary,
+    Finish,
+    FinishReason,
+    Message,
+    Part,
+    Role,
+    Text,
+    ToolCall,
+    ToolResult,
+)
+from engine.records.run import Prompt, RunRecord, Usage
+from engine.runs.accepted import AcceptedRun
+from engine.runs.message_writer import MessageOutlet, MessageWriter
+from engine.store.protocol import Committed
+from engine.tools.protocol import Tool, ToolContext, ToolOutcome
+
+TakeSteered = Callable[[], tuple[AcceptedRun, ...]]
+
+
+def user_message(run: RunRecord, *, turn: int, at_us: int) -> Message:
+    """The prompt as a message of the turn with this number."""
+    parts: list[Part] = [Text(run.prompt.text)] if run.prompt.text else []
+    parts += [binary(attachment) for attachment in run.prompt.attachments]
+    parts.append(Finish(FinishReason.STOP))
+    return Message(
+        id=new_message_id(), session_id=run.session_id, role=Role.USER, parts=tuple(parts), turn=turn, run_id=run.id,
+        created_at_us=at_us, updated_at_us=at_us,
+    )  # fmt: skip
+
+
+def assistant_message(run: RunRecord, *, at_us: int, model: str = "", provider: str = "") -> Message:
+    """An assistant message of this run that says nothing yet."""
+    return Message(
+        id=new_message_id(), session_id=run.session_id, role=Role.ASSISTANT, parts=(), turn=run.seq, run_id=run.id,
+        model=model, provider=provider, created_at_us=at_us, updated_at_us=at_us,
+    )  # fmt: skip
+
+
+def tool_message(run: RunRecord, call: ToolCall, outcome: ToolOutcome, *, at_us: int) -> Message:
+    """The result of a call, as a message."""
+    result = ToolResult(
+        call.id, call.name, outcome.content, outcome.metadata, outcome.data, outcome.mime_type, outcome.is_error
+    )
+    return Message(
+        id=new_message_id(), session_id=run.session_id, role=Role.TOOL, parts=(result, Finish(FinishReason.STOP)),
+        turn=run.seq, run_id=run.id, created_at_us=at_us, updated_at_us=at_us,
+    )  # fmt: skip
+
+
+def binary(attachment: Attachment) -> Binary:
+    """An attachment as a part of a message."""
+    return Binary(attachment.file_path or attachment.file_name, attachment.mime_type, attachment.content)
+
+
+def unanswered_calls(messages: Sequence[Message]) -> tuple[ToolCall, ...]:
+    """The tool calls of these messages that have no result among them."""
+    answered = {result.tool_call_id for message in messages for result in message.tool_results}
+    return tuple(call for message in messages for call in message.tool_calls if call.id not in answered)
+
+
+class RunTurn:
+    """One turn of one run; `engine.agents.protocol.Turn` is its contract.
+
+    `writes_left` is what the settling run has still to write of it. After `end` every method raises RuntimeError.
+    """
+
+    def __init__(
+        self,
+        run: RunRecord,
+        *,
+        user: Message,
+        assistant: Message,
+        workspace: Path,
+        model: str | None,
+        outlet: MessageOutlet,
+        flush_s: float,
+        tools: Mapping[str, Tool],
+        take_steered: TakeSteered,
+    ) -> None:
+        self.run = run
+        self.workspace = workspace
+        self.model = model
+        self.usage = Usage()
+        self._outlet = outlet
+        self._flush_s = flush_s
+        self._tools = tools
+        self._take_steered = take_steered
+        self._written: list[Message] = [user]
+        self._begun_at = len(self._written)  # where the current message belongs among them
+        self._writer = MessageWriter(assistant, outlet, flush_s=flush_s)
+        self._planned = Finish(FinishReason.END_TURN)
+        self._step_usage = Usage()
+        self._is_over = False
+        self.is_stored = False
+
+    def begin(self, *, is_stored: bool) -> None:
+        """The turn's first messages are stored, or nobody knows; readers may be shown what it says from now on."""
+        self.is_stored = is_stored
+        self._outlet.enroll(self._writer)
+
+    def recall(self, earlier: Sequence[Message]) -> None:
+        """Put earlier turns in front. What this run said in a turn that was canceled over it is left out: it says it
+        again in its own."""
+        kept = [message for message in earlier if message.run_id != self.run.id]
+        self._written[:0] = kept
+        self._begun_at += len(kept)
+
+    @property
+    def run_id(self) -> RunId:
+        """The run this turn belongs to."""
+        return self.run.id
+
+    @property
+    def session_id(self) -> SessionId:
+        """Its session."""
+        return self.run.session_id
+
+    @property
+    def prompt(self) -> Prompt:
+        """What was asked."""
+        return self.run.prompt
+
+    @property
+    def history(self) -> tuple[Message, ...]:
+        """Earlier turns, then this one up to the current message."""
+        return tuple(self._written)
+
+    @property
+    def message(self) -> Message:
+        """The current assistant message as it stands."""
+        return self._writer.message
+
+    @property
+    def planned_finish(self) -> Finish:
+        """How the current message ends if nothing else ends it first."""
+        return self._planned
+
+    def say(self, text: str) -> None:
+        """Append words to the current message."""
+        self._writer.say(text)
+
+    def think(self, text: str, signature: str = "") -> None:
+        """Append thinking to the current message."""
+        self._writer.think(text, signature)
+
+    def begin_tool_call(self, call_id: str, name: str) -> None:
+        """A tool call begins in the current message."""
+        self._writer.begin_tool_call(call_id, name)
+
+    def append_tool_input(self, call_id: str, text: str) -> None:
+        """More of its JSON input."""
+        self._writer.append_tool_input(call_id, text)
+
+    def end_tool_call(self, call_id: str) -> ToolCall:
+        """Its input is complete."""
+        return self._writer.end_tool_call(call_id)
+
+    def reset(self) -> None:
+        """Take back everything said in the current message (R20)."""
+        self._writer.reset()
+
+    def speak_as(self, model: str, provider: str) -> None:
+        """Name the model that writes the current message, and those that follow."""
+        self._writer.speak_as(model, provider)
+
+    def use(self, usage: Usage) -> None:
+        """Account for a step."""
+        self._step_usage = usage
+        self.usage = self.usage + usage
+
+    def finish(self, reason: FinishReason, *, title: str = "", details: str = "") -> None:
+        """How the current message ends, if nothing else ends it first."""
+        self._planned = Finish(reason, title=title, details=details)
+
+    def tools(self) -> Mapping[str, Tool]:
+        """What `call_tool` knows, by name."""
+        return self._tools
+
+    async def call_tool(self, call: ToolCall) -> ToolOutcome:
+        """Run a tool and store its result."""
+        tool = self._tools.get(call.name)
+        if tool is None:
+            known = ", ".join(sorted(self._tools)) or "none"
+            outcome = ToolOutcome(content=f"there is no tool {call.name!r}; the tools are: {known}", is_error=True)
+        else:
+            arguments = msgspec.json.decode(call.input or "{}", type=dict[str, object])
+            context = ToolContext(
+                workspace=self.workspace, session_id=self.session_id, run_id=self.run_id, call_id=call.id
+            )
+            outcome = await tool.call(arguments, context)
+        await self._store_result(call, outcome)
+        return outcome
+
+    async def reject_tool_call(self, call: ToolCall, content: str) -> None:
+        """Store an error as the result of a call that is not run."""
+        await self._store_result(call, ToolOutcome(content=content, is_error=True))
+
+    async def next_step(self) -> None:
+        """End the current message and begin another."""
+        self._check_open()
+        at_us = self._outlet.now_us()
+        planned = self._planned.reason if self._planned.reason is not FinishReason.END_TURN else FinishReason.TOOL_USE
+        ended = self._end_message(planned)
+        begun = assistant_message(self.run, at_us=at_us, model=ended.model, provider=ended.provider)
+        # The new writer is in place before the wait: a cancel in between finds it, and its settle is ordered behind.
+        self._writer = MessageWriter(begun, self._outlet, flush_s=self._flush_s)
+        self._planned = Finish(FinishReason.END_TURN)
+        # Results and steered prompts were written after this message began: it goes where it began.
+        self._written.insert(self._begun_at, ended)
+        self._begun_at = len(self._written)
+        await self._commit(UpdateMessage(ended), *self.usage_writes(at_us), CreateMessage(begun))
+        self._outlet.enroll(self._writer)
+
+    async def steered(self) -> tuple[Message, ...]:
+        """Take in the prompts that were steered into this turn (R15)."""
+        self._check_open()
+        taken = self._take_steered()
+        if not taken:
+            await trio.lowlevel.checkpoint()
+            return ()
+        at_us = self._outlet.now_us()
+        messages = [user_message(run.record, turn=self.run.seq, at_us=at_us) for run in taken]
+        committed = await self._commit(
+            *(
+                StartRun(run_id=run.record.id, at_us=at_us, steered_into=self.run.id, writes=(CreateMessage(message),))
+                for run, message in zip(taken, messages, strict=True)
+            )
+        )
+        joined = [message for message, applied in zip(messages, committed.applied, strict=True) if applied]
+        self._written.extend(joined)
+        return tuple(joined)
+
+    def open_calls(self) -> tuple[ToolCall, ...]:
+        """Calls of this turn that have no result."""
+        mine = [message for message in self._written if message.run_id == self.run.id]
+        return unanswered_calls([*mine, self._writer.message])
+
+    def ended(self, reason: FinishReason, *, title: str = "", details: str = "") -> Message:
+        """The current message as it would end for this reason."""
+        return self._writer.ended(reason, title=title, details=details)
+
+    def usage_writes(self, at_us: int) -> tuple[UpdateSession, ...]:
+        """What the session has to be told of the latest step's usage, once."""
+        step, self._step_usage = self._step_usage, Usage()
+        if step == Usage():
+            return ()
+        return (
+            UpdateSession(
+                session_id=self.session_id, at_us=at_us, prompt_tokens=step.input_tokens + step.cache_read_tokens,
+                completion_tokens=step.output_tokens, add_cost=step.cost,
+            ),
+        )  # fmt: skip
+
+    def end(self) -> None:
+        """The turn is over; what the settling run writes is the last of it."""
+        self._is_over = True
+        self._writer.close(FinishReason.UNKNOWN)
+
+    def _check_open(self) -> None:
+        if self._is_over:
+            raise RuntimeError("the turn is over")
+
+    def _end_message(self, reason: FinishReason) -> Message:
+        return self._writer.close(reason, title=self._planned.title, details=self._planned.details)
+
+    async def _store_result(self, call: ToolCall, outcome: ToolOutcome) -> None:
+        self._check_open()
+        message = tool_message(self.run, call, outcome, at_us=self._outlet.now_us())
+        self._written.append(message)
+        await self._commit(CreateMessage(message))
+
+    async def _commit(self, *writes: Write) -> Committed:
+        return await self._outlet.log.commit(Change(self._outlet.workspace_id, self._outlet.now_us(), writes))

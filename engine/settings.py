@@ -1,0 +1,25 @@
+"""What an operator can set, with its defaults and units."""
+
+from pathlib import Path
+
+import msgspec
+
+
+class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The engine's settings. Times are in seconds."""
+
+    data_dir: Path | None = None  # None: everything in memory, for tests
+    max_active_runs: int = 64  # of the whole server; who waits is served in turn, a session at a time (R14)
+    queue_per_session: int = 100  # runs that wait (R16)
+    queue_per_workspace: int = 1000
+    default_timeout_s: float = 3600.0  # a run's deadline, from the moment it becomes active (R21)
+    max_timeout_s: float = 86_400.0
+    drain_s: float = 10.0  # how long active runs may go on after a signal (R24)
+    settle_s: float = 5.0  # bound of the shielded write of an ending (R13, R23)
+    accept_s: float = 30.0  # bound of the shielded write of an acceptance (R05)
+    flush_s: float = 0.033  # streamed text is coalesced this long (R30)
+    create_hold_s: float = 30.0  # a client that created a workspace has this long to open its stream
+    detach_grace_s: float = 10.0  # a client whose last stream dropped has this long to come back
+    idle_timeout_s: float | None = None  # exit after this long with no workspace; None: never
+    max_prompt_bytes: int = 1 << 20
+    max_attachment_bytes: int = 8 << 20

@@ -1,0 +1,1 @@
+"""Durable rows and the numbered event log."""

@@ -1,0 +1,149 @@
+"""Commits: each change all or nothing, many of them in one transaction."""
+
+import sqlite3
+from collections.abc import Sequence
+
+from engine.records.change import (
+    AcceptRun,
+    Announce,
+    Change,
+    CreateMessage,
+    CreateSession,
+    DeleteMessage,
+    DeleteSession,
+    PutSetting,
+    PutWorkspace,
+    QueueRun,
+    RequestCancel,
+    SettleRun,
+    StartRun,
+    UpdateMessage,
+    UpdateSession,
+    Write,
+)
+from engine.records.ids import WorkspaceId
+from engine.store import rows
+from engine.store import sqlite_run_writes as runs
+from engine.store import sqlite_session_writes as sessions
+from engine.store.protocol import Committed
+from engine.store.sqlite_errors import REFUSALS, store_error
+from engine.store.sqlite_transaction import EventNumbers, Writing
+
+_RunWrite = AcceptRun | QueueRun | StartRun | RequestCancel | SettleRun
+_SessionWrite = CreateSession | UpdateSession | DeleteSession | CreateMessage | UpdateMessage | DeleteMessage
+
+
+def commit_changes(db: sqlite3.Connection, path: str, batch: Sequence[Change]) -> list[Committed | Exception]:
+    """Write the changes in order, and return an outcome for each: `Store.commit`, where the connection lives.
+
+    They share one transaction, and so one fsync. If it fails, nothing of it was written, and each change gets a
+    transaction of its own, so that a bad one does not fail its neighbours.
+    """
+    try:
+        return list(_commit_together(db, batch))
+    except REFUSALS as error:
+        if len(batch) == 1:
+            return [store_error(error, path)]
+    return [outcome for change in batch for outcome in commit_changes(db, path, (change,))]
+
+
+def _commit_together(db: sqlite3.Connection, batch: Sequence[Change]) -> list[Committed]:
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        numbers = EventNumbers(db)
+        outcomes = [_write_change(db, numbers, change) for change in batch]
+        numbers.save()
+        db.execute("COMMIT")
+    finally:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+    return outcomes
+
+
+def _write_change(db: sqlite3.Connection, numbers: EventNumbers, change: Change) -> Committed:
+    writing = Writing(db, numbers, change.workspace_id, change.at_us)
+    return writing.outcome(tuple(_apply(writing, write) for write in change.writes))
+
+
+def _apply(writing: Writing, write: Write) -> bool:
+    match write:
+        case PutWorkspace():
+            return _put_workspace(writing, write)
+        case PutSetting():
+            return _put_setting(writing, write)
+        case Announce():
+            sessions.announce(writing, write.body)
+            return True
+    writing.require_workspace()
+    match write:
+        case AcceptRun() | QueueRun() | StartRun() | RequestCancel() | SettleRun():
+            return _apply_to_run(writing, write)
+        case _:
+            return _apply_to_session(writing, write)
+
+
+def _apply_to_run(writing: Writing, write: _RunWrite) -> bool:
+    match write:
+        case AcceptRun():
+            return runs.accept_run(writing, write)
+        case QueueRun():
+            return runs.queue_run(writing, write)
+        case StartRun():
+            return runs.start_run(writing, write)
+        case RequestCancel():
+            return runs.request_cancel(writing, write)
+        case SettleRun():
+            return runs.settle_run(writing, write)
+
+
+def _apply_to_session(writing: Writing, write: _SessionWrite) -> bool:
+    match write:
+        case CreateSession():
+            return sessions.create_session(writing, write)
+        case UpdateSession():
+            return sessions.update_session(writing, write)
+        case DeleteSession():
+            return sessions.delete_session(writing, write)
+        case CreateMessage():
+            return sessions.create_message(writing, write)
+        case UpdateMessage():
+            return sessions.update_message(writing, write)
+        case DeleteMessage():
+            return sessions.delete_message(writing, write)
+
+
+def _put_workspace(writing: Writing, write: PutWorkspace) -> bool:
+    statement = (
+        "INSERT INTO workspaces (id, path, opened_at_us) VALUES (:id, :path, :at_us)"
+        " ON CONFLICT (id) DO UPDATE SET path = excluded.path, opened_at_us = excluded.opened_at_us"
+    )
+    return writing.execute(statement, {"id": write.workspace_id, "path": write.path, "at_us": write.at_us})
+
+
+def _put_setting(writing: Writing, write: PutSetting) -> bool:
+    row: rows.Row = {"scope": write.workspace_id or rows.ALL_WORKSPACES, "key": write.key, "value": write.value}
+    if write.value:
+        statement = (
+            "INSERT INTO settings (workspace_id, key, value) VALUES (:scope, :key, :value)"
+            " ON CONFLICT (workspace_id, key) DO UPDATE SET value = excluded.value"
+        )
+    else:
+        statement = "DELETE FROM settings WHERE workspace_id = :scope AND key = :key"
+    writing.execute(statement, row)
+    return True
+
+
+def prune_events(db: sqlite3.Connection, workspace_id: WorkspaceId, before_us: int, keep: int) -> int:
+    """`Store.prune_events`. What goes is always a prefix of the log, so that the rest has no gap."""
+    return db.execute(
+        "DELETE FROM events WHERE workspace_id = :workspace AND seq < min("
+        " (SELECT last_seq + 1 - :keep FROM workspaces WHERE id = :workspace),"
+        " ifnull((SELECT min(seq) FROM events WHERE workspace_id = :workspace AND at_us >= :before_us), 9e18))",
+        {"workspace": workspace_id, "keep": max(keep, 0), "before_us": before_us},
+    ).rowcount
+
+
+def check_writable(db: sqlite3.Connection) -> None:
+    """`Store.check_writable`: a transaction that reaches the disk and changes nothing."""
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    db.execute(f"PRAGMA user_version = {version}")

@@ -1,0 +1,343 @@
+"""Workspace: one directory being worked on, with the nursery that its runs live in."""
+
+import contextvars
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import TypeVarTuple
+
+import msgspec
+import structlog
+import trio
+
+from engine.agents.protocol import Agent, Titler
+from engine.claims import ClientClaims
+from engine.clock import Clock
+from engine.errors import CountermandError, NotFound, StoreError, WorkspaceClosing
+from engine.events.feed import Feed, open_feed
+from engine.events.local_bus import LocalBus
+from engine.events.log import EventLog, Pending
+from engine.model_choice import ModelChoice, Size
+from engine.records.ids import ClientId, RunId, WorkspaceId
+from engine.records.run import Prompt, RunRecord, RunState
+from engine.runs.accept import Acceptor, AcceptSeams
+from engine.runs.acceptance import Accepted
+from engine.runs.accepted import AcceptedRun
+from engine.runs.cancel import USER_CANCEL, Canceler
+from engine.runs.dispatch import SessionDispatch
+from engine.runs.flusher import Flusher
+from engine.runs.lanes import Lanes
+from engine.runs.message_writer import MessageOutlet
+from engine.runs.recovery import recover
+from engine.runs.run import BeforeEntry, Runner, RunSeams
+from engine.runs.title import give_title
+from engine.sessions import Sessions
+from engine.settings import EngineSettings
+from engine.store.protocol import EventRange, Store
+from engine.tools.protocol import Tool
+
+Args = TypeVarTuple("Args")
+
+logger = structlog.get_logger(__name__)
+
+
+class CancelAnswer(msgspec.Struct, frozen=True):
+    """What a cancel of one run came to (R12): the runs that it covers, and the state that the run is in."""
+
+    canceled: tuple[RunId, ...]
+    state: RunState
+
+
+class WorkspaceStatistics(msgspec.Struct, frozen=True):
+    """How many runs are where, and who watches."""
+
+    active: int
+    waiting: int
+    clients: int
+    feeds: int
+
+
+class WorkspaceSeams(msgspec.Struct, frozen=True, kw_only=True):
+    """What a workspace is built on; all of it outlives the workspace."""
+
+    id: WorkspaceId
+    path: str
+    root: Path
+    settings: EngineSettings
+    clock: Clock
+    store: Store
+    log: EventLog
+    bus: LocalBus
+    agent: Agent
+    titler: Titler | None
+    tools: Mapping[str, Tool]
+    slots: trio.CapacityLimiter
+    choice: ModelChoice
+    on_claims_changed: Callable[[], None]
+    before_entry: BeforeEntry | None
+
+
+class Workspace:
+    """Accepts, cancels and answers for the runs of one directory. Made, and ended, by `open_workspace`."""
+
+    def __init__(self, seams: WorkspaceSeams, nursery: trio.Nursery, *, latest_seq: int) -> None:
+        self.id = seams.id
+        self.path = seams.path
+        self.root = seams.root
+        settings, now_us = seams.settings, seams.clock.now_us
+        self.claims = ClientClaims(create_hold_s=settings.create_hold_s, detach_grace_s=settings.detach_grace_s)
+        self.sessions = Sessions(seams.store, seams.log, seams.id, now_us)
+        self.lanes = Lanes(
+            queue_per_session=settings.queue_per_session, queue_per_workspace=settings.queue_per_workspace
+        )
+        self.flusher = Flusher(flush_s=settings.flush_s)
+        self._seams = seams
+        self._nursery = nursery
+        self._feeds = 0
+        self._draining = trio.CancelScope()
+        self._outlet = MessageOutlet(seams.log, seams.id, now_us, self.flusher.mark)
+        self._runner = Runner(
+            RunSeams(
+                workspace_id=seams.id, root=seams.root, settings=settings, store=seams.store, log=seams.log,
+                agent=seams.agent, tools=seams.tools, slots=seams.slots, outlet=self._outlet, now_us=now_us,
+                chosen_model=lambda: self.chosen_model("large"), on_first_turn=self._on_first_turn,
+                before_entry=seams.before_entry, drop_lane=self.lanes.drop_if_idle,
+            )
+        )  # fmt: skip
+        self._acceptor = Acceptor(
+            AcceptSeams(
+                workspace_id=seams.id, settings=settings, store=seams.store, log=seams.log, sessions=self.sessions,
+                lanes=self.lanes, now_us=now_us, check_model=seams.choice.check, interrupt=self._interrupt,
+                conduct=self._conduct,
+            ),
+            latest_seq=latest_seq,
+        )  # fmt: skip
+        self._canceler = Canceler(
+            self.lanes, seams.log, seams.id, now_us=now_us,
+            settle_orphan=lambda run: self.start(self._runner.settle_orphan, run),
+        )  # fmt: skip
+
+    async def accept(self, prompt: Prompt) -> Accepted:
+        """Accept a prompt, and return once it is durable (R02); a repeated request gets the same run (R06).
+
+        Raises InvalidPrompt, NotFound, WorkspaceClosing, ServerStopping, SessionBusy, QueueFull, IdempotencyConflict
+        and StoreError; then nothing of the run remains. Cancellation after the first checkpoint leaves the run accepted
+        or refused, never half (R05): its own task waits for the commit.
+        """
+        return await self._acceptor.accept(prompt)
+
+    async def cancel_session(self, session_id: str, reason: str = USER_CANCEL) -> tuple[RunId, ...]:
+        """Cancel every run of the session that is registered now; those that are returned end `canceled`, whatever
+        happens next (R07, R11). A cancel of an idle or unknown session does nothing (R08)."""
+        return await self._canceler.cancel_session(session_id, reason)
+
+    async def cancel_run(self, run_id: str, reason: str = USER_CANCEL) -> CancelAnswer:
+        """Cancel one run, whatever its state, and no other (R12). Raises NotFound."""
+        covered = await self._canceler.cancel_run(run_id, reason)
+        return CancelAnswer(covered, (await self.run(run_id)).state)
+
+    async def clear_queue(self, session_id: str) -> tuple[RunId, ...]:
+        """Cancel what waits in the session behind another run; the active one goes on (R17)."""
+        return await self._canceler.clear_queue(session_id)
+
+    def queued_prompts(self, session_id: str) -> list[str]:
+        """The texts that wait in the session behind another run, in order (R17)."""
+        lane = self.lanes.existing_lane(session_id)
+        return [run.record.prompt.text for run in lane.queue()] if lane else []
+
+    def is_session_busy(self, session_id: str) -> bool:
+        """Whether a run of the session is active."""
+        lane = self.lanes.existing_lane(session_id)
+        return lane is not None and lane.active is not None
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether any session is busy."""
+        return self.lanes.is_busy
+
+    async def run(self, run_id: str) -> RunRecord:
+        """One run as it is stored. Raises NotFound."""
+        stored = await self._seams.store.run(self.id, RunId(run_id))
+        if stored is None:
+            raise NotFound("run", run_id)
+        return stored.run
+
+    async def runs(
+        self,
+        *,
+        session_id: str | None = None,
+        states: tuple[RunState, ...] = (),
+        before: int | None = None,
+        limit: int = 50,
+    ) -> list[RunRecord]:
+        """Runs, the newest first, with a `seq` below `before`."""
+        session = None if session_id is None else (await self.sessions.get(session_id)).id
+        return await self._seams.store.runs(self.id, session_id=session, states=states, before=before, limit=limit)
+
+    async def wait_run(self, run_id: str, timeout_s: float) -> RunRecord:
+        """The run once it has ended, or as it is when the time is up. Raises NotFound."""
+        if (run := self.lanes.find(run_id)) is not None:
+            with trio.move_on_after(timeout_s):
+                await run.wait_settled()
+        return await self.run(run_id)
+
+    async def delete_session(self, session_id: str) -> None:
+        """Cancel the session's runs, wait for their ends, and delete it. Raises NotFound."""
+        await self.sessions.get(session_id)
+        while not await self.sessions.delete(session_id):
+            await self.cancel_session(session_id, "the session was deleted")
+            for run in self.lanes.of_session(session_id):
+                await run.wait_settled()
+            await self.sessions.get(session_id)
+
+    @asynccontextmanager
+    async def open_feed(self, *, after: int | None, run_id: RunId | None = None) -> AsyncIterator[Feed]:
+        """The events after a number, or from now on (R28)."""
+        seams = self._seams
+        self._feeds += 1
+        try:
+            async with open_feed(
+                seams.bus, seams.store, self.id, after=after, run_id=run_id, snapshots=self._outlet.snapshots,
+                now_us=seams.clock.now_us,
+            ) as feed:  # fmt: skip
+                yield feed
+        finally:
+            self._feeds -= 1
+
+    async def run_cursor(self, run_id: str, after: int | None = None) -> int | None:
+        """The number after which the rest of a run's events begins: `after`, or its acceptance if that is later. None
+        if nothing is left to read: it has ended, and its last event was read or pruned. Raises NotFound."""
+        run = await self.run(run_id)
+        first = await self._seams.store.first_event_of(self.id, run.id)
+        cursor = max(after or 0, (first or 1) - 1)
+        if run.state.is_terminal and not await self._seams.store.events_after(self.id, cursor, limit=1, run_id=run.id):
+            return None
+        return cursor
+
+    async def event_range(self) -> EventRange:
+        """Which event numbers can be read."""
+        return await self._seams.store.event_range(self.id)
+
+    @contextmanager
+    def attach(self, client_id: ClientId) -> Iterator[None]:
+        """Hold a claim for as long as the client's stream is open."""
+        self.claims.attach(client_id, trio.current_time())
+        self._seams.on_claims_changed()
+        try:
+            yield
+        finally:
+            self.claims.detach(client_id, trio.current_time())
+            self._seams.on_claims_changed()
+
+    def chosen_model(self, size: Size) -> str:
+        """The model in force here, as `provider/model`."""
+        return self._seams.choice.in_force(self.id, size)
+
+    async def choose_model(self, size: Size, name: str, *, everywhere: bool = False) -> None:
+        """Choose a model for this workspace, or for the whole server. Raises NotFound."""
+        await self._seams.choice.choose(self.id, size, name, everywhere=everywhere)
+
+    def statistics(self) -> WorkspaceStatistics:
+        """How many runs are where."""
+        lanes = self.lanes.statistics()
+        return WorkspaceStatistics(
+            active=sum(lane.is_active for lane in lanes), waiting=sum(lane.queued + lane.entering for lane in lanes),
+            clients=self.claims.statistics().clients, feeds=self._feeds,
+        )  # fmt: skip
+
+    async def recover(self) -> None:
+        """Take up what an earlier server left unfinished, before anything new is accepted (R24, R25)."""
+        await recover(self.id, self._seams.store, self._runner, self.lanes, self._conduct)
+
+    async def close(self, reason: str) -> None:
+        """Refuse what comes, cancel every run, and return when each has committed its ending, or the deadline passed
+        (R23)."""
+        self.refuse(WorkspaceClosing(self.id))
+        self.lanes.hold()
+        with trio.move_on_after(2 * self._seams.settings.settle_s, shield=True) as scope:
+            await self._cancel(lambda: self._canceler.cancel_all(reason))
+            await self._wait_settled(self.lanes.all_runs())
+        if scope.cancelled_caught:
+            logger.error("runs did not end in time; the next start ends them", workspace_id=self.id)
+
+    async def drain(self, drain_s: float, reason: str = "the server stopped") -> None:
+        """Start nothing more, let what is active finish for a while, then cancel it. What waits stays for the next
+        start (R24). The server refuses new prompts before it calls this."""
+        self.lanes.hold()
+        for run in self.lanes.all_runs():
+            run.park()
+        with self._draining:
+            self._draining.deadline = trio.current_time() + drain_s
+            await self._wait_settled(self._begun())
+        with trio.move_on_after(2 * self._seams.settings.settle_s, shield=True) as scope:
+            await self._cancel(lambda: self._canceler.cancel_begun(reason))
+            await self._wait_settled(self._begun())
+        if scope.cancelled_caught:
+            logger.error("runs did not end in time; the next start ends them", workspace_id=self.id)
+
+    def stop_waiting(self) -> None:
+        """Cut the drain short: the second signal (R24)."""
+        self._draining.cancel()
+
+    def refuse(self, error: CountermandError) -> None:
+        """Accept nothing from now on (R04). The first reason wins."""
+        self._acceptor.refuse(error)
+
+    def abandon(self) -> None:
+        """Nothing more happens to the runs that are left: those who wait for one are told. Their rows stay."""
+        for run in self.lanes.all_runs():
+            run.decide(WorkspaceClosing(self.id))
+            run.mark_settled()
+
+    def start(self, task: Callable[[*Args], Awaitable[None]], *args: *Args) -> None:
+        """Start a task of this workspace, in an empty context: nothing of a request comes along."""
+        contextvars.Context().run(lambda: self._nursery.start_soon(task, *args))
+
+    def _conduct(
+        self,
+        run: AcceptedRun,
+        lane: SessionDispatch,
+        acceptance: Pending | None,
+        on_accepted: Callable[[], None] | None,
+    ) -> None:
+        self.start(self._runner.conduct, run, lane, acceptance, on_accepted)
+
+    def _interrupt(self, lane: SessionDispatch, runs: tuple[AcceptedRun, ...], reason: str) -> None:
+        self._canceler.interrupt(lane, runs, reason)
+
+    def _on_first_turn(self, run: RunRecord) -> None:
+        seams = self._seams
+        if seams.titler is not None:
+            self.start(give_title, run, seams.titler, seams.store, seams.log, seams.clock.now_us)
+
+    def _begun(self) -> tuple[AcceptedRun, ...]:
+        return tuple(run for run in self.lanes.all_runs() if run.has_begun)
+
+    async def _cancel(self, cancel: Callable[[], Awaitable[tuple[RunId, ...]]]) -> None:
+        await trio.lowlevel.checkpoint()
+        try:
+            await cancel()
+        except StoreError as error:
+            logger.error("a cancel on closing was not recorded", workspace_id=self.id, error=str(error))
+
+    async def _wait_settled(self, runs: tuple[AcceptedRun, ...]) -> None:
+        await trio.lowlevel.checkpoint()
+        for run in runs:
+            await run.wait_settled()
+
+
+@asynccontextmanager
+async def open_workspace(seams: WorkspaceSeams) -> AsyncIterator[Workspace]:
+    """A workspace with its nursery, recovered. Leaving it ends every task of it: close or drain it first."""
+    latest_seq = await seams.store.latest_run_seq(seams.id)
+    async with trio.open_nursery() as nursery:
+        workspace = Workspace(seams, nursery, latest_seq=latest_seq)
+        nursery.start_soon(workspace.flusher.run)
+        await workspace.recover()
+        try:
+            yield workspace
+        finally:
+            workspace.refuse(WorkspaceClosing(seams.id))
+            workspace.abandon()
+            seams.bus.close_workspace(seams.id)
+            nursery.cancel_scope.cancel()

@@ -1,0 +1,74 @@
+"""What holds after everything: the one checker that runs behind every race (R07-R19, R27)."""
+
+from collections import Counter
+
+import trio
+import trio.testing
+
+from engine.backend import Backend
+from engine.records.event import MessageCreated, MessageUpdated, RunChanged, RunCompleted
+from engine.records.message import FinishReason, Role
+from engine.records.run import RunState
+from engine.workspace import Workspace
+
+SETTLE_LIMIT = 120.0  # virtual seconds that whatever still runs may take
+
+
+async def check_invariants(backend: Backend, workspace: Workspace) -> None:
+    """Wait until the workspace is at rest, then check the log, the runs and the stored turns against each other."""
+    with trio.fail_after(SETTLE_LIMIT):
+        for handle in workspace.lanes.all_runs():
+            await handle.wait_settled()
+    await trio.testing.wait_all_tasks_blocked()
+    events = await backend.store.events_after(workspace.id, 0, limit=1_000_000)
+    runs = await backend.store.runs(workspace.id, limit=1_000_000)
+    assert [event.seq for event in events] == list(range(1, len(events) + 1)), "numbers have a gap (R27)"
+    assert not workspace.lanes.all_runs(), "a handle is left"
+    assert not workspace.lanes.all_lanes(), "a lane is left"
+    assert not workspace.is_busy
+    assert backend.statistics().slots_used == 0, "a slot is left"
+    terminal = Counter(event.body.run_id for event in events if isinstance(event.body, RunCompleted))
+    for run in runs:
+        assert run.state.is_terminal, f"run {run.seq} never ended (R22)"
+        assert terminal[run.id] == 1, f"run {run.seq} has {terminal[run.id]} terminal events (R18)"
+        mine = [event for event in events if event.run_id == run.id]
+        assert isinstance(mine[-1].body, RunCompleted), f"run {run.seq}: its terminal event is not its last (R19)"
+        assert mine[-1].body.state is run.state
+        if run.cancel_requested_at_us is not None:
+            assert run.state is RunState.CANCELED, f"run {run.seq} was covered by a cancel, and ended {run.state} (R11)"
+        if run.steered_into is None:
+            await check_turn(backend, workspace, run.id, run.state)
+    begun = [
+        event.body.run
+        for event in events
+        if isinstance(event.body, RunChanged) and event.body.run.state is RunState.ACTIVE
+    ]
+    check_order([(run.session_id, run.seq) for run in begun if run.steered_into is None])
+    changed = [event.body.message for event in events if isinstance(event.body, MessageCreated | MessageUpdated)]
+    for message in {message.id: message for message in changed}.values():
+        stored = await backend.store.message(workspace.id, message.id)
+        if stored is not None:
+            assert stored.parts == message.parts, "the store and the log tell different messages"
+
+
+async def check_turn(backend: Backend, workspace: Workspace, run_id: str, state: RunState) -> None:
+    """The stored turn agrees with how the run ended."""
+    messages = await backend.store.run_messages(workspace.id, run_id)  # type: ignore[arg-type]
+    assert messages, "the turn is not stored"
+    assert messages[0].role is Role.USER, "a turn begins with its prompt"
+    last = [message for message in messages if message.role is Role.ASSISTANT][-1]
+    assert last.finish is not None, "the last assistant message has no finish"
+    if state is RunState.CANCELED:
+        assert last.finish.reason is FinishReason.CANCELED
+    elif state in {RunState.FAILED, RunState.INTERRUPTED}:
+        assert last.finish.reason is FinishReason.ERROR
+    calls = {call.id for message in messages for call in message.tool_calls}
+    results = [result.tool_call_id for message in messages for result in message.tool_results]
+    assert sorted(calls) == sorted(results), "a tool call has no result, or two (R10)"
+
+
+def check_order(begun: list[tuple[str, int]]) -> None:
+    """The runs of a session began in accept order (R14)."""
+    for session_id in {session_id for session_id, _ in begun}:
+        order = list(dict.fromkeys(seq for session, seq in begun if session == session_id))
+        assert order == sorted(order), f"session {session_id} ran out of order: {order}"

@@ -1,0 +1,74 @@
+"""Asking a model in a test."""
+
+from engine.models.protocol import (
+    Chunk,
+    LanguageModel,
+    ModelMessage,
+    ModelRequest,
+    ModelToolCall,
+    ModelToolResult,
+    ReasoningDelta,
+    StreamFinish,
+    TextDelta,
+    UsageReport,
+)
+from engine.records.message import Attachment, FinishReason
+from engine.records.run import Usage
+
+
+def user(text: str = "hello", *attachments: Attachment) -> ModelMessage:
+    """A user's message."""
+    return ModelMessage(role="user", text=text, attachments=attachments)
+
+
+def assistant(text: str = "hi", *calls: ModelToolCall) -> ModelMessage:
+    """An answer given before."""
+    return ModelMessage(role="assistant", text=text, tool_calls=calls)
+
+
+def results(*tool_call_ids: str) -> ModelMessage:
+    """What calls came to."""
+    return ModelMessage(role="tool", tool_results=tuple(ModelToolResult(call_id, "done") for call_id in tool_call_ids))
+
+
+def request(*messages: ModelMessage, system: str = "You help.", session_id: str = "session-1") -> ModelRequest:
+    """A request; without messages it says hello."""
+    return ModelRequest(session_id=session_id, system=system, messages=messages or (user(),))
+
+
+async def ask(model: LanguageModel, asked: ModelRequest | None = None) -> list[tuple[Chunk, ...]]:
+    """All batches of one answer; each is as the protocol wants it."""
+    async with model.open_stream(asked or request()) as stream:
+        batches = [batch async for batch in stream]
+    assert all(batches), "a batch is never empty"
+    chunks = flat(batches)
+    assert isinstance(chunks[-1], StreamFinish)
+    assert sum(isinstance(chunk, StreamFinish) for chunk in chunks) == 1
+    return batches
+
+
+def flat(batches: list[tuple[Chunk, ...]]) -> list[Chunk]:
+    """The chunks, whatever batches they came in."""
+    return [chunk for batch in batches for chunk in batch]
+
+
+def text_of(batches: list[tuple[Chunk, ...]]) -> str:
+    """The words."""
+    return "".join(chunk.text for chunk in flat(batches) if isinstance(chunk, TextDelta))
+
+
+def thought_of(batches: list[tuple[Chunk, ...]]) -> str:
+    """The reasoning."""
+    return "".join(chunk.text for chunk in flat(batches) if isinstance(chunk, ReasoningDelta))
+
+
+def usage_of(batches: list[tuple[Chunk, ...]]) -> Usage:
+    """The last report."""
+    return [chunk.usage for chunk in flat(batches) if isinstance(chunk, UsageReport)][-1]
+
+
+def reason_of(batches: list[tuple[Chunk, ...]]) -> FinishReason:
+    """How it ended."""
+    last = batches[-1][-1]
+    assert isinstance(last, StreamFinish)
+    return last.reason

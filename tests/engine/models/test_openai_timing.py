@@ -1,0 +1,110 @@
+"""R22: how long the client waits for what may never come, on Trio's clock and without a network."""
+
+import math
+from collections.abc import AsyncIterator
+
+import httpx2
+import pytest
+import trio
+from trio.testing import MockClock
+
+from engine.errors import ModelError
+from engine.models.openai import (
+    AFTER_REASON_SECONDS,
+    CLOSE_SECONDS,
+    DRAIN_SECONDS,
+    ERROR_BODY_SECONDS,
+    Endpoint,
+    OpenAIModel,
+    OpenAIProvider,
+)
+from engine.models.protocol import ModelInfo
+from engine.records.run import Usage
+from tests.doubles.openai_server import DONE, event, say, stop, used
+from tests.engine.models.asking import ask, request, text_of, usage_of
+
+Move = bytes | float  # bytes, or how long to be silent
+
+
+class Body(httpx2.AsyncByteStream):
+    """A body that takes its time, and may take it to be closed too."""
+
+    def __init__(self, moves: tuple[Move, ...], closing: float) -> None:
+        self._moves = iter(moves)
+        self._closing = closing
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        for move in self._moves:
+            if isinstance(move, bytes):
+                await trio.lowlevel.checkpoint()
+                return move
+            await trio.sleep(move)
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        await trio.sleep(self._closing)
+
+
+class Transport(httpx2.AsyncBaseTransport):
+    """Answers every request with these moves."""
+
+    def __init__(self, moves: tuple[Move, ...], status: int, closing: float) -> None:
+        self._moves = moves
+        self._status = status
+        self._closing = closing
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(self._status, stream=Body(self._moves, self._closing))
+
+
+def answering(*moves: Move, status: int = 200, closing: float = 0.0) -> OpenAIModel:
+    """A model whose answers are made of these moves."""
+    client = httpx2.AsyncClient(transport=Transport(moves, status, closing))
+    endpoint = Endpoint(provider="test", name="Test", base_url="http://test/v1")
+    return OpenAIProvider(endpoint, client).model(ModelInfo(id="m", provider="test", name="M"))
+
+
+async def test_what_follows_the_reason_is_waited_for_a_little(autojump_clock: MockClock) -> None:
+    batches = await ask(answering(event(say("x")), event(stop()), 2, event(used(1, 2)), DONE))
+    assert usage_of(batches) == Usage(1, 2)
+    assert trio.current_time() == pytest.approx(2)
+
+
+async def test_r22_an_answer_is_over_when_nothing_follows_its_reason(autojump_clock: MockClock) -> None:
+    assert text_of(await ask(answering(event(say("x")), event(stop()), math.inf))) == "x"
+    assert trio.current_time() == pytest.approx(AFTER_REASON_SECONDS, abs=DRAIN_SECONDS)
+
+
+async def test_r22_keep_alives_after_the_reason_do_not_keep_the_answer_open(autojump_clock: MockClock) -> None:
+    alive: tuple[Move, ...] = (1.0, b": still here\n\n") * 100
+    assert text_of(await ask(answering(event(say("x")), event(stop()), *alive))) == "x"
+    assert trio.current_time() == pytest.approx(AFTER_REASON_SECONDS, abs=DRAIN_SECONDS)
+
+
+async def test_r22_a_body_that_does_not_end_after_done_is_left(autojump_clock: MockClock) -> None:
+    assert text_of(await ask(answering(event(say("x")), event(stop()), DONE, math.inf))) == "x"
+    assert trio.current_time() == pytest.approx(DRAIN_SECONDS)
+
+
+async def test_silence_before_the_reason_is_the_read_timeouts_business(autojump_clock: MockClock) -> None:
+    assert text_of(await ask(answering(event(say("x")), 200, event(say("y")), event(stop()), DONE))) == "xy"
+    assert trio.current_time() == pytest.approx(200)
+
+
+async def test_r22_a_refusal_whose_body_never_ends_is_told_all_the_same(autojump_clock: MockClock) -> None:
+    with pytest.raises(ModelError) as caught:
+        await ask(answering(b'{"error": ', math.inf, status=503))
+    assert caught.value.kind == "overloaded"
+    assert trio.current_time() == pytest.approx(ERROR_BODY_SECONDS)
+
+
+async def test_r13_closing_is_bounded_even_if_it_hangs(autojump_clock: MockClock) -> None:
+    with trio.move_on_after(3) as scope:
+        async with answering(event(say("x")), math.inf, closing=math.inf).open_stream(request()) as stream:
+            async for _ in stream:
+                pass
+    assert scope.cancelled_caught
+    assert trio.current_time() <= 3 + CLOSE_SECONDS

@@ -1,0 +1,192 @@
+"""The store as a whole: its two forms, its end, and what a crash leaves."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+
+from engine.errors import StoreLocked, StoreUnavailable
+from engine.records.change import CreateMessage
+from engine.records.ids import RunId
+from engine.records.run import RunState
+from engine.store.protocol import OpenStore, Store
+from engine.store.sqlite import open_sqlite_store
+from tests.engine.store.samples import (
+    S,
+    W,
+    accept,
+    cancel,
+    change,
+    kinds,
+    make_run,
+    make_workspace,
+    message,
+    numbers,
+    write,
+)
+
+SECONDS = 30
+
+
+def forms(tmp_path: Path) -> dict[str, OpenStore]:
+    return {
+        "threads": open_sqlite_store(tmp_path / "threads"),
+        "inline": open_sqlite_store(tmp_path / "inline", inline=True),
+        "memory": open_sqlite_store(None),
+    }
+
+
+@pytest.mark.parametrize("form", ["threads", "inline", "memory"])
+async def test_an_error_of_the_body_is_let_through_as_it_is(form: str, tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with forms(tmp_path)[form] as store:
+            await make_workspace(store)
+            1 // 0  # noqa: B018
+
+
+async def test_no_thread_outlives_the_store_whatever_it_is_left_by(tmp_path: Path) -> None:
+    before = threading.active_count()
+    with trio.move_on_after(0.01) as scope:
+        async with open_sqlite_store(tmp_path):
+            await trio.sleep_forever()
+    assert scope.cancelled_caught
+    # Trio keeps an idle worker for a while; one that still works for the store would hold the lock.
+    async with open_sqlite_store(tmp_path) as store:
+        await make_workspace(store)
+    assert threading.active_count() <= before + 3
+
+
+async def test_opening_in_a_canceled_scope_leaves_nothing_open(tmp_path: Path) -> None:
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        async with open_sqlite_store(tmp_path):
+            await trio.lowlevel.checkpoint()
+    assert scope.cancelled_caught
+    async with open_sqlite_store(tmp_path):
+        pass
+
+
+async def test_r26_a_second_open_in_one_process_is_refused(tmp_path: Path) -> None:
+    async with open_sqlite_store(tmp_path):
+        with pytest.raises(StoreLocked, match=str(os.getpid())):
+            async with open_sqlite_store(tmp_path):
+                pass  # pragma: no cover
+
+
+async def test_what_was_committed_is_there_after_opening_again(tmp_path: Path) -> None:
+    async with open_sqlite_store(tmp_path) as store:
+        await make_workspace(store)
+        await make_run(store, "r")
+        before = await store.events_after(W, 0, limit=99)
+    async with open_sqlite_store(tmp_path) as store:
+        after = await store.events_after(W, 0, limit=99)
+        assert [(e.seq, e.body, e.run_id, e.session_id, e.at_us) for e in after] == [
+            (e.seq, e.body, e.run_id, e.session_id, e.at_us) for e in before
+        ]
+        committed = await write(store, cancel("r"))
+        assert numbers(committed.events) == [len(before) + 1], "numbers go on where they were"
+
+
+@pytest.mark.parametrize("form", ["threads", "inline", "memory"])
+async def test_r26_a_store_that_was_left_says_so(form: str, tmp_path: Path) -> None:
+    async with forms(tmp_path)[form] as store:
+        await make_workspace(store)
+    (outcome,) = await store.commit([change(CreateMessage(message("m")))])
+    assert isinstance(outcome, StoreUnavailable)
+    assert "closed" in str(outcome)
+    with pytest.raises(StoreUnavailable, match="closed"):
+        await store.sessions(W)
+    with pytest.raises(StoreUnavailable, match="closed"):
+        await store.check_writable()
+
+
+async def test_r26_damage_met_by_a_read_is_a_clear_error(tmp_path: Path) -> None:
+    async with open_sqlite_store(tmp_path, inline=True) as store:
+        await make_workspace(store)
+        await write(store, CreateMessage(message("m")))
+        store._database.writer.execute("UPDATE messages SET parts = x'00'")
+        with pytest.raises(StoreUnavailable, match="cannot be understood; restore it from a backup"):
+            await store.messages(W, S)
+
+
+async def test_reads_see_every_commit_that_has_returned(store: Store) -> None:
+    async def write_and_read(n: int) -> None:
+        await write(store, CreateMessage(message(str(n))))
+        assert await store.message(W, message(str(n)).id) is not None
+
+    async with trio.open_nursery() as nursery:
+        for n in range(50):
+            nursery.start_soon(write_and_read, n)
+    assert (await store.event_range(W)).latest == 51
+
+
+async def test_a_canceled_commit_is_whole_or_not_there(tmp_path: Path) -> None:
+    """Canceled at any of many moments: what is in the store afterwards is both writes or none."""
+    with trio.fail_after(SECONDS):
+        async with open_sqlite_store(tmp_path) as store:
+            await make_workspace(store)
+            for n in range(40):
+                with trio.CancelScope() as scope:
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(
+                            write, store, accept(str(n), n + 1), CreateMessage(message(str(n), run=str(n)))
+                        )
+                        for _ in range(n % 5):
+                            await trio.lowlevel.checkpoint()
+                        scope.cancel()
+            for n in range(40):
+                found = await store.run(W, RunId(str(n)))
+                assert (found is None) == (await store.message(W, message(str(n)).id) is None)
+            (latest,) = {(await store.event_range(W)).latest}
+            assert numbers(await store.events_after(W, 0, limit=999)) == list(range(1, latest + 1))
+
+
+CRASHING = """
+import sys
+from pathlib import Path
+import trio
+from engine.store.sqlite import open_sqlite_store
+from tests.engine.store.samples import accept, make_workspace, write
+
+async def main():
+    async with open_sqlite_store(Path(sys.argv[1])) as store:
+        await make_workspace(store)
+        for n in range(1, 1_000_000):
+            await write(store, accept(str(n), n))
+            print(n, flush=True)
+
+trio.run(main)
+"""
+
+
+@pytest.mark.slow
+async def test_r25_what_was_acknowledged_before_a_kill_is_there_afterwards(tmp_path: Path) -> None:
+    root = Path(__file__).parents[3]
+    command = [sys.executable, "-c", CRASHING, str(tmp_path / "data")]
+    with trio.fail_after(SECONDS):
+        process = await trio.lowlevel.open_process(command, stdout=subprocess.PIPE, cwd=root)
+        assert process.stdout is not None
+        told = b""
+        while told.count(b"\n") < 200:
+            told += await process.stdout.receive_some()
+        process.send_signal(signal.SIGKILL)
+        await process.wait()
+        while more := await process.stdout.receive_some():
+            told += more
+        await process.stdout.aclose()
+        acknowledged = int(told.rpartition(b"\n")[0].split()[-1])
+
+        async with open_sqlite_store(tmp_path / "data") as store:
+            runs = await store.unsettled_runs(W)
+            assert [run.seq for run in runs] == list(range(1, len(runs) + 1))
+            assert acknowledged <= len(runs) <= acknowledged + 1
+            assert {run.state for run in runs} == {RunState.ACCEPTED}
+            events = await store.events_after(W, 0, limit=99_999)
+            assert numbers(events) == list(range(1, len(runs) + 2))
+            assert kinds(events)[1:] == ["run_changed"] * len(runs)

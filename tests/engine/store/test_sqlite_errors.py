@@ -1,0 +1,73 @@
+"""What SQLite complains about, in words a person can act on (R26)."""
+
+import sqlite3
+
+import msgspec
+import pytest
+
+from engine.errors import Conflict, StoreError, StoreLocked, StoreUnavailable
+from engine.store.sqlite_errors import store_error
+
+ADVICE = {
+    sqlite3.SQLITE_FULL: "free some space",
+    sqlite3.SQLITE_READONLY: "make it and its directory writable",
+    sqlite3.SQLITE_PERM: "check its permissions",
+    sqlite3.SQLITE_CANTOPEN: "check that its directory exists",
+    sqlite3.SQLITE_IOERR: "check the disk",
+    sqlite3.SQLITE_IOERR_FSYNC: "check the disk",
+    sqlite3.SQLITE_CORRUPT: "restore it from a backup",
+    sqlite3.SQLITE_NOTADB: "not a countermand database",
+    sqlite3.SQLITE_BUSY: "stop what else has it open",
+    sqlite3.SQLITE_LOCKED: "stop what else has it open",
+    sqlite3.SQLITE_NOMEM: "not enough memory",
+    sqlite3.SQLITE_INTERNAL: "cannot be used (as SQLite says it)",
+}
+
+
+def complaint(code: int) -> sqlite3.DatabaseError:
+    error = sqlite3.DatabaseError("as SQLite says it")
+    error.sqlite_errorcode = code
+    return error
+
+
+@pytest.mark.parametrize("code", ADVICE)
+def test_r26_trouble_with_the_file_names_it_and_says_what_to_do(code: int) -> None:
+    error = store_error(complaint(code), "/data/x.db")
+    assert type(error) is StoreUnavailable
+    assert "/data/x.db" in str(error)
+    assert ADVICE[code] in str(error)
+
+
+@pytest.mark.parametrize("code", [sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY])
+def test_what_is_taken_is_a_conflict(code: int) -> None:
+    assert isinstance(store_error(complaint(code), "x"), Conflict)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        complaint(sqlite3.SQLITE_CONSTRAINT_CHECK),
+        complaint(sqlite3.SQLITE_CONSTRAINT_TRIGGER),
+        complaint(sqlite3.SQLITE_TOOBIG),
+        complaint(sqlite3.SQLITE_MISMATCH),
+        OverflowError("too large"),
+        UnicodeEncodeError("utf-8", "\ud800", 0, 1, "no"),
+        TypeError("no"),
+    ],
+    ids=str,
+)
+def test_a_change_that_cannot_be_stored_is_the_fault_of_the_change(error: Exception) -> None:
+    assert type(store_error(error, "x")) is StoreError
+
+
+def test_r26_a_row_that_cannot_be_understood_is_damage() -> None:
+    assert isinstance(store_error(msgspec.ValidationError("no"), "x"), StoreUnavailable)
+
+
+def test_r26_an_error_without_a_code_is_the_use_of_something_closed() -> None:
+    assert "closed" in str(store_error(sqlite3.ProgrammingError("Cannot operate on a closed database."), "x"))
+
+
+def test_an_error_of_ours_stays_what_it_is() -> None:
+    error = StoreLocked("/data", "process 1")
+    assert store_error(error, "x") is error

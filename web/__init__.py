@@ -1,0 +1,1 @@
+"""The web shell: the only place that knows HTTP."""
