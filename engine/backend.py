@@ -1,13 +1,13 @@
 """Backend: the workspaces of one server, by id and by resolved path, and their ordered end."""
 
+import contextvars
 import math
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
 
-import anyio.to_thread
 import msgspec
 import structlog
 import trio
@@ -17,10 +17,10 @@ from engine.agents.coder import CoderAgent
 from engine.agents.protocol import Agent, Titler
 from engine.agents.title import ModelTitler
 from engine.clock import Clock
-from engine.directory import resolve
-from engine.errors import ClientRetired, CountermandError, NotFound, ServerStopping
+from engine.directory import find_directory
+from engine.errors import ClientRetired, Conflict, CountermandError, NotFound, ServerStopping
 from engine.events.local_bus import LocalBus
-from engine.events.log import EventLog, EventLogStatistics
+from engine.events.log import EventLog, EventLogStatistics, Pending
 from engine.host import Host, close_unclaimed
 from engine.model_choice import ModelChoice
 from engine.models.catalog import Models, open_models
@@ -90,6 +90,7 @@ class Backend:
         self._slots = trio.CapacityLimiter(settings.max_active_runs)
         self._hosts: dict[Path, Host] = {}
         self._by_id: dict[str, Host] = {}
+        self._has_threads = settings.data_dir is not None  # none in memory, where a test's clock may jump beside them
         self._retired: dict[ClientId, None] = {}
         self._creating = 0
         self._stopping = trio.Event()
@@ -103,7 +104,7 @@ class Backend:
         self._check_accepting(new.client_id)
         self._creating += 1
         try:
-            root = await self._resolve(new.path)
+            root = await find_directory(new.path, in_thread=self._has_threads)
             while (workspace := await self._open(root, new.path)) is None:
                 pass  # it was closing: now it is closed, and is opened again
             # From here to the claim no checkpoint: what is claimed now is not closed for want of a claim.
@@ -117,13 +118,14 @@ class Backend:
             self._creating -= 1
             self._changed()
         if new.client_id is None and not was_kept:
-            await self._put_setting(workspace.id, KEPT, "1")
+            await self._put_setting(workspace.id, KEPT, "1").wait()
         return workspace
 
     def workspace(self, workspace_id: str) -> Workspace:
-        """An open workspace. Raises NotFound."""
+        """A workspace that is open, or on its way to be closed: it still answers, and its runs can be canceled. Raises
+        NotFound."""
         host = self._by_id.get(workspace_id)
-        if host is None or host.workspace is None or host.is_ending:
+        if host is None or host.workspace is None or host.is_closed:
             raise NotFound("workspace", workspace_id)
         return host.workspace
 
@@ -146,9 +148,10 @@ class Backend:
         if host is None:
             await trio.lowlevel.checkpoint()
             return
-        await self._put_setting(host.id, KEPT, "")
         host.begin_close("the workspace was closed")
+        forgotten = self._put_setting(host.id, KEPT, "")
         await host.wait_closed()
+        await forgotten.wait()
 
     async def retire_client(self, client_id: ClientId) -> None:
         """The client is gone for good: its claims end, and it cannot come back. Idempotent."""
@@ -226,7 +229,7 @@ class Backend:
             if workspace_id not in unfinished and not is_kept:
                 continue
             try:
-                workspace = await self._open(await self._resolve(path), path)
+                workspace = await self._open(await find_directory(path, in_thread=self._has_threads), path)
             except CountermandError as error:
                 logger.error("workspace was not recovered", workspace_id=workspace_id, path=path, error=str(error))
                 continue
@@ -266,12 +269,12 @@ class Backend:
 
     async def _known_id(self, root: Path) -> WorkspaceId:
         """The id that belongs to the directory, over restarts too."""
-        known = await self.store.workspace_id(str(root))
-        if known is None:
-            known = new_workspace_id()
-            at_us = self._clock.now_us()
+        known = await self.store.workspace_id(str(root)) or new_workspace_id()
+        at_us = self._clock.now_us()
+        with suppress(Conflict):  # somebody else opened it in the same moment
+            # Also for one that is known: when this is written, so is all that an earlier host of it left in the log.
             await self.log.commit(Change(known, at_us, (PutWorkspace(known, str(root), at_us),)))
-            known = await self.store.workspace_id(str(root)) or known
+        known = await self.store.workspace_id(str(root)) or known
         await self.choice.load(known)
         return known
 
@@ -283,7 +286,7 @@ class Backend:
             choice=self.choice, on_claims_changed=self._changed, before_entry=self._before_entry,
         )  # fmt: skip
         host = self._hosts[root] = self._by_id[workspace_id] = Host(seams)
-        self._nursery.start_soon(self._hold, host)
+        contextvars.Context().run(lambda: self._nursery.start_soon(self._hold, host))  # nothing of the request
         return host
 
     async def _hold(self, host: Host) -> None:
@@ -294,14 +297,8 @@ class Backend:
             del self._hosts[host.seams.root], self._by_id[host.id]
             self._changed()
 
-    async def _resolve(self, path: str) -> Path:
-        if self.settings.data_dir is None:  # in memory, under a clock that must not run on beside a thread
-            await trio.lowlevel.checkpoint()
-            return resolve(path)
-        return await anyio.to_thread.run_sync(resolve, path)
-
-    async def _put_setting(self, workspace_id: WorkspaceId, key: str, value: str) -> None:
-        await self.log.commit(Change(workspace_id, self._clock.now_us(), (PutSetting(workspace_id, key, value),)))
+    def _put_setting(self, workspace_id: WorkspaceId, key: str, value: str) -> Pending:
+        return self.log.submit(Change(workspace_id, self._clock.now_us(), (PutSetting(workspace_id, key, value),)))
 
 
 @asynccontextmanager
@@ -315,12 +312,14 @@ async def open_backend(
     tools: Mapping[str, Tool] = MappingProxyType({}),
     before_entry: BeforeEntry | None = None,
     wrap_store: Callable[[Store], Store] | None = None,
+    recover: bool = True,
 ) -> AsyncIterator[Backend]:
     """The engine: its store, its log, its models, and the workspaces that an earlier server left unfinished.
 
-    An `agent` takes the place of the built-in one. Two seams are for tests of races: `before_entry` is awaited by each
-    run between its acceptance and its entry, `wrap_store` may put something in front of the store. Leaving the context
-    shuts down as `begin_shutdown(0)` does. Raises StoreLocked, StoreNewer, StoreUnavailable and ConfigInvalid.
+    An `agent` takes the place of the built-in one. Without `recover`, what is unfinished waits until its workspace is
+    opened. `before_entry`, awaited by each run between its acceptance and its entry, and `wrap_store` are seams for
+    race tests. Leaving shuts down as `begin_shutdown(0)`. Raises StoreLocked, StoreNewer, StoreUnavailable,
+    ConfigInvalid.
     """
     clock = Clock()
     async with AsyncExitStack() as stack:
@@ -338,7 +337,8 @@ async def open_backend(
             titler=titler, tools=tools, before_entry=before_entry,
         )  # fmt: skip
         await backend.choice.load(None)
-        await backend.recover()
+        if recover:
+            await backend.recover()
         nursery.start_soon(backend.keep_claims)
         try:
             yield backend

@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+import anyio.to_thread
+import trio
+
 from engine.errors import WorkspacePathInvalid
 
 
@@ -16,3 +19,11 @@ def resolve(path: str) -> Path:
     if not root.is_dir():
         raise WorkspacePathInvalid(path, "it is not a directory")
     return root
+
+
+async def find_directory(path: str, *, in_thread: bool) -> Path:
+    """`resolve` without blocking the others, if threads may be used. Raises WorkspacePathInvalid."""
+    if in_thread:
+        return await anyio.to_thread.run_sync(resolve, path)
+    await trio.lowlevel.checkpoint()
+    return resolve(path)

@@ -5,6 +5,7 @@
     │   └── AttachmentInvalid    one attachment is not what it says
     ├── NotFound                 no such thing; `kind` and `id` say which
     ├── WorkspacePathInvalid     the path is no directory that can be worked in
+    ├── WorkspaceFailed          an error of our own took the workspace down
     ├── WorkspaceClosing         this workspace accepts nothing any more (R04)
     ├── ServerStopping           no workspace of this server accepts anything any more (R04)
     ├── SessionBusy              `if_busy` was `reject`, and the session is busy (R15)
@@ -62,6 +63,14 @@ class WorkspacePathInvalid(CountermandError):
         super().__init__(f"cannot open a workspace at {path!r}: {problem}")
         self.path = path
         self.problem = problem
+
+
+class WorkspaceFailed(CountermandError):
+    """The workspace met an error of the server's own; the others go on."""
+
+    def __init__(self, workspace_id: str) -> None:
+        super().__init__(f"workspace {workspace_id!r} failed by an error of the server's own; its log says more")
+        self.workspace_id = workspace_id
 
 
 class WorkspaceClosing(CountermandError):

@@ -7,8 +7,9 @@ from enum import Enum, auto
 import structlog
 import trio
 
-from engine.errors import CountermandError
+from engine.errors import CountermandError, WorkspaceClosing, WorkspaceFailed
 from engine.records.ids import WorkspaceId
+from engine.runs.answering import first_leaf
 from engine.workspace import Workspace, WorkspaceSeams, open_workspace
 
 logger = structlog.get_logger(__name__)
@@ -45,10 +46,17 @@ class Host:
         """Whether the workspace is closing or closed."""
         return self._ending.is_set()
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing of the workspace is left."""
+        return self._closed.is_set()
+
     def begin_close(self, reason: str) -> None:
         """End the workspace, canceling its runs. The first call decides."""
         if not self.is_ending:
             self._reason = reason
+            if self.workspace is not None:
+                self.workspace.refuse(WorkspaceClosing(self.id))
             self._ending.set()
 
     def begin_drain(self, drain_s: float) -> None:
@@ -74,10 +82,10 @@ class Host:
         """Return when nothing of the workspace is left."""
         await self._closed.wait()
 
-    async def run(self) -> None:
+    async def run(self) -> None:  # noqa: ASYNC910  (all of it is waiting, in a `try`)
         """Open the workspace and hold it until it is told to end. Never raises."""
-        await trio.lowlevel.checkpoint_if_cancelled()
         try:
+            await trio.lowlevel.checkpoint_if_cancelled()
             async with open_workspace(self.seams) as workspace:
                 self.workspace = workspace
                 self._opened.set()
@@ -86,10 +94,9 @@ class Host:
                     await workspace.drain(self._drain_s)
                 else:
                     await workspace.close(self._reason)
-        except* CountermandError as group:
-            self.failure = group.exceptions[0] if isinstance(group.exceptions[0], CountermandError) else None
-            logger.error("workspace could not be kept open", workspace_id=self.id, error=str(self.failure))
-        except* Exception:  # the host's catch-all: the other workspaces go on
+        except* Exception as group:  # the host's catch-all: the other workspaces go on
+            leaf = first_leaf(group)
+            self.failure = leaf if isinstance(leaf, CountermandError) else WorkspaceFailed(self.id)
             logger.exception("workspace failed", workspace_id=self.id)
         finally:
             self._ending.set()

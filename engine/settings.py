@@ -14,8 +14,10 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
     queue_per_workspace: int = 1000
     default_timeout_s: float = 3600.0  # a run's deadline, from the moment it becomes active (R21)
     max_timeout_s: float = 86_400.0
+    max_attempts: int = 3  # of a run whose policy is to be retried after a crash (R25)
     drain_s: float = 10.0  # how long active runs may go on after a signal (R24)
     settle_s: float = 5.0  # bound of the shielded write of an ending (R13, R23)
+    unwind_s: float = 10.0  # how long a canceled agent may clean up before its run ends without it (R22)
     accept_s: float = 30.0  # bound of the shielded write of an acceptance (R05)
     flush_s: float = 0.033  # streamed text is coalesced this long (R30)
     create_hold_s: float = 30.0  # a client that created a workspace has this long to open its stream

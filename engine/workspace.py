@@ -13,7 +13,7 @@ import trio
 from engine.agents.protocol import Agent, Titler
 from engine.claims import ClientClaims
 from engine.clock import Clock
-from engine.errors import CountermandError, NotFound, StoreError, WorkspaceClosing
+from engine.errors import CountermandError, NotFound, StoreUnavailable, WorkspaceClosing
 from engine.events.feed import Feed, open_feed
 from engine.events.local_bus import LocalBus
 from engine.events.log import EventLog, Pending
@@ -24,17 +24,20 @@ from engine.runs.accept import Acceptor, AcceptSeams
 from engine.runs.acceptance import Accepted
 from engine.runs.accepted import AcceptedRun
 from engine.runs.cancel import USER_CANCEL, Canceler
+from engine.runs.closing import Closing, wait_settled
 from engine.runs.dispatch import SessionDispatch
 from engine.runs.flusher import Flusher
 from engine.runs.lanes import Lanes
 from engine.runs.message_writer import MessageOutlet
 from engine.runs.recovery import recover
-from engine.runs.run import BeforeEntry, Runner, RunSeams
+from engine.runs.run import UNDECIDED, BeforeEntry, Runner, RunSeams
 from engine.runs.title import give_title
 from engine.sessions import Sessions
 from engine.settings import EngineSettings
 from engine.store.protocol import EventRange, Store
 from engine.tools.protocol import Tool
+
+DELETE_TRIES = 5
 
 Args = TypeVarTuple("Args")
 
@@ -94,14 +97,15 @@ class Workspace:
         self._seams = seams
         self._nursery = nursery
         self._feeds = 0
-        self._draining = trio.CancelScope()
+        self._is_closed = False
         self._outlet = MessageOutlet(seams.log, seams.id, now_us, self.flusher.mark)
         self._runner = Runner(
             RunSeams(
                 workspace_id=seams.id, root=seams.root, settings=settings, store=seams.store, log=seams.log,
                 agent=seams.agent, tools=seams.tools, slots=seams.slots, outlet=self._outlet, now_us=now_us,
                 chosen_model=lambda: self.chosen_model("large"), on_first_turn=self._on_first_turn,
-                before_entry=seams.before_entry, drop_lane=self.lanes.drop_if_idle,
+                before_entry=seams.before_entry, drop_lane=self.lanes.drop_if_idle, start=self.start,
+                settle_later=self.start,
             )
         )  # fmt: skip
         self._acceptor = Acceptor(
@@ -117,6 +121,8 @@ class Workspace:
             settle_orphan=lambda run: self.start(self._runner.settle_orphan, run),
         )  # fmt: skip
 
+        self._closing = Closing(self.lanes, self._canceler, bound_s=2 * settings.settle_s + settings.unwind_s)
+
     async def accept(self, prompt: Prompt) -> Accepted:
         """Accept a prompt, and return once it is durable (R02); a repeated request gets the same run (R06).
 
@@ -129,15 +135,18 @@ class Workspace:
     async def cancel_session(self, session_id: str, reason: str = USER_CANCEL) -> tuple[RunId, ...]:
         """Cancel every run of the session that is registered now; those that are returned end `canceled`, whatever
         happens next (R07, R11). A cancel of an idle or unknown session does nothing (R08)."""
+        self._check_open()
         return await self._canceler.cancel_session(session_id, reason)
 
     async def cancel_run(self, run_id: str, reason: str = USER_CANCEL) -> CancelAnswer:
         """Cancel one run, whatever its state, and no other (R12). Raises NotFound."""
+        self._check_open()
         covered = await self._canceler.cancel_run(run_id, reason)
         return CancelAnswer(covered, (await self.run(run_id)).state)
 
     async def clear_queue(self, session_id: str) -> tuple[RunId, ...]:
         """Cancel what waits in the session behind another run; the active one goes on (R17)."""
+        self._check_open()
         return await self._canceler.clear_queue(session_id)
 
     def queued_prompts(self, session_id: str) -> list[str]:
@@ -182,18 +191,21 @@ class Workspace:
         return await self.run(run_id)
 
     async def delete_session(self, session_id: str) -> None:
-        """Cancel the session's runs, wait for their ends, and delete it. Raises NotFound."""
-        await self.sessions.get(session_id)
-        while not await self.sessions.delete(session_id):
-            await self.cancel_session(session_id, "the session was deleted")
-            for run in self.lanes.of_session(session_id):
-                await run.wait_settled()
+        """Cancel the session's runs, wait for their ends, and delete it. Raises NotFound, and StoreUnavailable if a run
+        of it cannot be ended."""
+        for _ in range(DELETE_TRIES):  # more than one, because prompts may still come
             await self.sessions.get(session_id)
+            await self.cancel_session(session_id, "the session was deleted")
+            await wait_settled(self.lanes.of_session(session_id))
+            if await self.sessions.delete(session_id):
+                return
+        raise StoreUnavailable(f"session {session_id!r} still has a run that has not ended; it was not deleted")
 
     @asynccontextmanager
     async def open_feed(self, *, after: int | None, run_id: RunId | None = None) -> AsyncIterator[Feed]:
-        """The events after a number, or from now on (R28)."""
+        """The events after a number, or from now on (R28). Raises WorkspaceClosing once the workspace has closed."""
         seams = self._seams
+        self._check_open()
         self._feeds += 1
         try:
             async with open_feed(
@@ -247,51 +259,47 @@ class Workspace:
 
     async def recover(self) -> None:
         """Take up what an earlier server left unfinished, before anything new is accepted (R24, R25)."""
-        await recover(self.id, self._seams.store, self._runner, self.lanes, self._conduct)
+        seams = self._seams
+        await recover(
+            self.id, seams.store, self._runner, self.lanes, self._conduct, max_attempts=seams.settings.max_attempts
+        )
 
     async def close(self, reason: str) -> None:
-        """Refuse what comes, cancel every run, and return when each has committed its ending, or the deadline passed
-        (R23)."""
+        """Refuse what comes, cancel every run, and return when each has committed its ending (R23)."""
         self.refuse(WorkspaceClosing(self.id))
-        self.lanes.hold()
-        with trio.move_on_after(2 * self._seams.settings.settle_s, shield=True) as scope:
-            await self._cancel(lambda: self._canceler.cancel_all(reason))
-            await self._wait_settled(self.lanes.all_runs())
-        if scope.cancelled_caught:
-            logger.error("runs did not end in time; the next start ends them", workspace_id=self.id)
+        await self._closing.close(reason)
 
-    async def drain(self, drain_s: float, reason: str = "the server stopped") -> None:
-        """Start nothing more, let what is active finish for a while, then cancel it. What waits stays for the next
-        start (R24). The server refuses new prompts before it calls this."""
-        self.lanes.hold()
-        for run in self.lanes.all_runs():
-            run.park()
-        with self._draining:
-            self._draining.deadline = trio.current_time() + drain_s
-            await self._wait_settled(self._begun())
-        with trio.move_on_after(2 * self._seams.settings.settle_s, shield=True) as scope:
-            await self._cancel(lambda: self._canceler.cancel_begun(reason))
-            await self._wait_settled(self._begun())
-        if scope.cancelled_caught:
-            logger.error("runs did not end in time; the next start ends them", workspace_id=self.id)
+    async def drain(self, drain_s: float) -> None:
+        """Start nothing more, let what is active finish for a while, then cancel it (R24)."""
+        await self._closing.drain(drain_s)
 
     def stop_waiting(self) -> None:
         """Cut the drain short: the second signal (R24)."""
-        self._draining.cancel()
+        self._closing.stop_waiting()
 
     def refuse(self, error: CountermandError) -> None:
         """Accept nothing from now on (R04). The first reason wins."""
         self._acceptor.refuse(error)
 
+    def end_feeds(self) -> None:
+        """Refuse everything, and end the feeds after what is already published."""
+        self.refuse(WorkspaceClosing(self.id))
+        self._is_closed = True
+        self._seams.bus.close_workspace(self.id)
+
     def abandon(self) -> None:
         """Nothing more happens to the runs that are left: those who wait for one are told. Their rows stay."""
         for run in self.lanes.all_runs():
-            run.decide(WorkspaceClosing(self.id))
+            run.decide(StoreUnavailable(UNDECIDED))
             run.mark_settled()
 
     def start(self, task: Callable[[*Args], Awaitable[None]], *args: *Args) -> None:
         """Start a task of this workspace, in an empty context: nothing of a request comes along."""
         contextvars.Context().run(lambda: self._nursery.start_soon(task, *args))
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise WorkspaceClosing(self.id)
 
     def _conduct(
         self,
@@ -310,34 +318,23 @@ class Workspace:
         if seams.titler is not None:
             self.start(give_title, run, seams.titler, seams.store, seams.log, seams.clock.now_us)
 
-    def _begun(self) -> tuple[AcceptedRun, ...]:
-        return tuple(run for run in self.lanes.all_runs() if run.has_begun)
-
-    async def _cancel(self, cancel: Callable[[], Awaitable[tuple[RunId, ...]]]) -> None:
-        await trio.lowlevel.checkpoint()
-        try:
-            await cancel()
-        except StoreError as error:
-            logger.error("a cancel on closing was not recorded", workspace_id=self.id, error=str(error))
-
-    async def _wait_settled(self, runs: tuple[AcceptedRun, ...]) -> None:
-        await trio.lowlevel.checkpoint()
-        for run in runs:
-            await run.wait_settled()
-
 
 @asynccontextmanager
 async def open_workspace(seams: WorkspaceSeams) -> AsyncIterator[Workspace]:
     """A workspace with its nursery, recovered. Leaving it ends every task of it: close or drain it first."""
     latest_seq = await seams.store.latest_run_seq(seams.id)
-    async with trio.open_nursery() as nursery:
-        workspace = Workspace(seams, nursery, latest_seq=latest_seq)
-        nursery.start_soon(workspace.flusher.run)
-        await workspace.recover()
-        try:
-            yield workspace
-        finally:
-            workspace.refuse(WorkspaceClosing(seams.id))
+    left: list[Workspace] = []
+    try:
+        async with trio.open_nursery() as nursery:
+            workspace = Workspace(seams, nursery, latest_seq=latest_seq)
+            left.append(workspace)
+            nursery.start_soon(workspace.flusher.run)
+            await workspace.recover()
+            try:
+                yield workspace
+            finally:
+                workspace.end_feeds()
+                nursery.cancel_scope.cancel()
+    finally:
+        for workspace in left:  # when every task of it has ended, and those that could be settled are
             workspace.abandon()
-            seams.bus.close_workspace(seams.id)
-            nursery.cancel_scope.cancel()

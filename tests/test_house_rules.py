@@ -16,7 +16,8 @@ ROOT = Path(__file__).parent.parent
 CATCH_ALLS = {
     ("engine/host.py", "run"),
     ("engine/runs/run.py", "_perform"),
-    ("engine/runs/run.py", "_respond"),
+    ("engine/runs/run.py", "_settle"),
+    ("engine/runs/answering.py", "run"),
     ("engine/runs/title.py", "find_title"),
     ("web/app.py", "_answer"),
     ("web/connection.py", "serve"),

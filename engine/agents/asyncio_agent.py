@@ -137,52 +137,74 @@ class _AsyncioAgent:
         self._cleanup_seconds = cleanup_seconds
 
     async def respond(self, turn: Turn) -> None:
-        async with trio_asyncio.open_loop() as loop:
-            loop.set_default_executor(_Threads())
-            tasks = _Tasks(loop, self._cleanup_seconds, turn.run_id)
-            main = await tasks.run(self._respond(AsyncioTurn(turn, loop)))
-        # Only now: what is raised inside the loop comes out of it in a group.
-        if main.cancelled():
+        tasks = _Tasks(self._cleanup_seconds, turn.run_id)
+        try:
+            async with trio_asyncio.open_loop() as loop:
+                await tasks.run(self._respond(AsyncioTurn(turn, loop)), loop)
+        finally:
+            # Out here, because what is raised inside the loop comes out of it in a group. In a `finally`, because an
+            # agent that fails while it cleans up has failed, and is not merely canceled.
+            tasks.raise_failure()
+        if tasks.canceled_themselves():
             raise RuntimeError("the asyncio agent canceled itself: nobody canceled its run")
-        main.result()
 
 
 class _Tasks:
     """The asyncio tasks of one turn: every one, so that every one can be let go of."""
 
-    def __init__(self, loop: trio_asyncio.TrioEventLoop, cleanup_seconds: float, run_id: RunId) -> None:
-        self._loop = loop
+    def __init__(self, cleanup_seconds: float, run_id: RunId) -> None:
         self._cleanup_seconds = cleanup_seconds
         self._run_id = run_id
+        self._main: asyncio.Task[None] | None = None
         self.are_let_go = False
-        loop.set_task_factory(self._new_task)
 
-    async def run(self, coroutine: Coroutine[object, object, None]) -> "asyncio.Task[None]":
-        """Run a main task, and end it and all others when it is done or this is cancelled. Returns it, done."""
-        main: asyncio.Task[None] = self._loop.create_task(coroutine)
+    async def run(self, coroutine: Coroutine[object, object, None], loop: trio_asyncio.TrioEventLoop) -> None:
+        """Run a main task, and end it and all others when it is done or this is cancelled."""
+        loop.set_task_factory(self._new_task)
+        loop.set_exception_handler(self._note)
+        loop.set_default_executor(_Threads())
+        main: asyncio.Task[None] = loop.create_task(coroutine)
+        self._main = main
         try:
             await _until_done([main])
         finally:
             with trio.move_on_after(self._cleanup_seconds, shield=True) as cleanup:
-                await self._end(main)
+                await self._end(main, loop)
             if cleanup.cancelled_caught:
-                logger.warning("asyncio_agent_let_go", run_id=self._run_id, tasks=len(asyncio.all_tasks(self._loop)))
+                logger.warning("asyncio_agent_let_go", run_id=self._run_id, tasks=len(asyncio.all_tasks(loop)))
                 self.are_let_go = True
                 with trio.move_on_after(LETTING_GO_SECONDS, shield=True):
-                    await self._end(main)
-        return main
+                    await self._end(main, loop)
 
-    async def _end(self, main: "asyncio.Task[None]") -> None:
+    def raise_failure(self) -> None:
+        """Raise what the main task raised, if it did."""
+        if self._main is not None and self._main.done() and not self._main.cancelled():
+            self._main.result()
+
+    def canceled_themselves(self) -> bool:
+        """Whether the main task ended as canceled; its own doing, unless its run was canceled."""
+        return self._main is not None and self._main.cancelled()
+
+    async def _end(self, main: "asyncio.Task[None]", loop: trio_asyncio.TrioEventLoop) -> None:
         """The main task first: what it does to end in order may need the others."""
         main.cancel()
         await _until_done([main])
         ending: set[asyncio.Task[object]] = set()
-        while tasks := asyncio.all_tasks(self._loop):
+        while tasks := asyncio.all_tasks(loop):
             for task in tasks - ending:
                 task.cancel()
             ending |= tasks
             await _until_done(tasks)
-        await _until_done([self._loop.create_task(self._loop.shutdown_asyncgens())])
+        await _until_done([loop.create_task(loop.shutdown_asyncgens())])
+
+    def _note(self, loop: asyncio.AbstractEventLoop, context: Mapping[str, object]) -> None:
+        """What asyncio has nobody to tell: an error in a task that nobody awaits, a client that was not closed."""
+        logger.error(
+            "asyncio_agent_error",
+            run_id=self._run_id,
+            message=context.get("message"),
+            exc_info=context.get("exception"),
+        )
 
     def _new_task(
         self,

@@ -1,5 +1,7 @@
 """One step of the built-in agent: a model is asked once, and what it says goes into the turn."""
 
+import uuid
+
 import msgspec
 
 from engine.agents.protocol import Turn
@@ -39,6 +41,8 @@ class Step:
         self._reason = FinishReason.UNKNOWN
         self._calls: list[tuple[ToolCall, str]] = []
         self._inputs: dict[str, list[str]] = {}
+        self._ids: dict[str, str] = {}  # of this step: the provider's, and ours
+        self._taken = {call.id for message in turn.history for call in message.tool_calls}
 
     async def take(self) -> StepResult:
         """Take the step. Raises ModelError when no attempt succeeds."""
@@ -69,12 +73,15 @@ class Step:
                 turn.think(text, signature)
             case ToolCallStart(call_id, name):
                 self._inputs[call_id] = []
-                turn.begin_tool_call(call_id, name)
+                # Some servers count their calls from 0 in every answer; a result belongs to one call.
+                self._ids[call_id] = f"call_{uuid.uuid4().hex}" if call_id in self._taken else call_id
+                turn.begin_tool_call(self._ids[call_id], name)
             case ToolCallDelta(call_id, text):
                 self._inputs[call_id].append(text)
-                turn.append_tool_input(call_id, text)
+                turn.append_tool_input(self._ids[call_id], text)
             case ToolCallEnd(call_id):
-                self._calls.append((turn.end_tool_call(call_id), "".join(self._inputs.pop(call_id))))
+                call = turn.end_tool_call(self._ids[call_id])
+                self._calls.append((call, "".join(self._inputs.pop(call_id))))
             case UsageReport(usage):
                 self._usage = usage
             case StreamFinish(reason):

@@ -40,7 +40,7 @@ INFOS = {
         supports_attachments=True,
     ),
 }
-COUNTED_FAILURES = 10_000  # remembered at once; those of a run that was given up would stay for ever
+COUNTED_FAILURES = 1_000  # remembered at once; those of a run that was given up would stay for ever
 
 Gates = Mapping[str, Callable[[], Awaitable[object]]]
 

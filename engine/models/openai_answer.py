@@ -52,6 +52,7 @@ class Answer:
         self._latest: _Call | None = None
         self._call_at: dict[int, _Call] = {}  # by the provider's index
         self._waiting: dict[str, str] = {}  # arguments that came before their call's name
+        self._has_begun = False
         self.is_over = False
 
     @property
@@ -78,10 +79,13 @@ class Answer:
             self._finish(chunks)
         if not self.is_over:
             problem = "the stream ended before the answer did"
+            if not self._has_begun:
+                problem = "the stream ended without a single event; is the base URL that of a model server?"
             raise ModelError("connection", "The answer broke off", self._blame.says(problem))
         return chunks
 
     def _read_piece(self, piece: Piece, payload: bytes, chunks: list[Chunk]) -> None:
+        self._has_begun = True
         if piece.error is not None or piece.object == "error":
             raise error_in_stream(payload, self._blame)
         if piece.choices:

@@ -75,7 +75,7 @@ def _source(
     provider_id: str, settings: ProviderSettings | None, known: KnownProvider | None, environ: Mapping[str, str]
 ) -> Source:
     said = settings or ProviderSettings()
-    base_url = said.base_url or (known and (environ.get(known.base_url_env) or known.base_url))
+    base_url = said.base_url or (known and (environ.get(known.base_url_env, "").strip() or known.base_url))
     if not base_url:
         raise ConfigInvalid(f"providers.{provider_id}.base_url", "is missing, and the provider is not in the catalog")
     key_env = said.api_key_env or (known.api_key_env if known else "")

@@ -17,9 +17,6 @@ class RequestStatistics(msgspec.Struct, frozen=True):
         """Requests in flight."""
         return self.opened - self.closed
 
-    def __add__(self, other: "RequestStatistics") -> "RequestStatistics":
-        return RequestStatistics(self.opened + other.opened, self.closed + other.closed)
-
 
 class RequestCount:
     """Counts the requests of one provider."""

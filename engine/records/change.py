@@ -65,6 +65,13 @@ class UpdateMessage(msgspec.Struct, frozen=True):
     quiet: bool = False
 
 
+class PutMessage(msgspec.Struct, frozen=True):
+    """→ MessageCreated if it was missing, MessageUpdated if it was different; nothing if it is as it was. Not applied
+    if the session is gone. For an ending, which mends what an earlier commit of its turn may have failed to write."""
+
+    message: Message
+
+
 class DeleteMessage(msgspec.Struct, frozen=True):
     """→ MessageDeleted, and the session's count goes down. Not applied if the message is gone."""
 
@@ -113,7 +120,7 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
 
     state: RunState
     at_us: int
-    writes: tuple[CreateMessage | UpdateMessage | UpdateSession, ...] = ()
+    writes: tuple[CreateMessage | PutMessage | UpdateSession, ...] = ()
     message_id: MessageId | None = None
     text: str = ""
     error: RunError | None = None
@@ -154,6 +161,7 @@ Write = (
     | DeleteSession
     | CreateMessage
     | UpdateMessage
+    | PutMessage
     | DeleteMessage
     | AcceptRun
     | QueueRun

@@ -8,6 +8,16 @@ import msgspec
 from engine.records.ids import MessageId, RunId, SessionId
 
 
+def storable(text: str) -> str:
+    """The text with what UTF-8 cannot hold replaced: file names and the output of programs bring lone surrogates.
+
+    Raises TypeError for what is no text, in the face of whoever brings it: stored, nobody could read it again.
+    """
+    if not isinstance(text, str):
+        raise TypeError(f"words must be str, not {type(text).__name__}")
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
+
+
 class Role(StrEnum):
     """Who speaks."""
 

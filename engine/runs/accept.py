@@ -5,7 +5,15 @@ from collections.abc import Callable
 import msgspec
 import trio
 
-from engine.errors import Conflict, CountermandError, InvalidPrompt, NotFound, StoreError, StoreUnavailable
+from engine.errors import (
+    Conflict,
+    CountermandError,
+    IdempotencyConflict,
+    InvalidPrompt,
+    NotFound,
+    StoreError,
+    StoreUnavailable,
+)
 from engine.events.log import EventLog, Pending
 from engine.records.change import AcceptRun, Change, RequestCancel, Write
 from engine.records.ids import WorkspaceId
@@ -20,6 +28,9 @@ from engine.store.protocol import Store, StoredRun
 
 Interrupt = Callable[[SessionDispatch, tuple[AcceptedRun, ...], str], None]
 Conduct = Callable[[AcceptedRun, SessionDispatch, Pending | None, Callable[[], None] | None], None]
+
+
+TRIES = 3  # looks at who else used the key: once before, once behind a conflict, once behind a twin
 
 
 class AcceptSeams(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,7 +67,7 @@ class Acceptor:
         self._check(prompt)
         await seams.sessions.get(prompt.session_id)
         hashed = request_hash(prompt)
-        while True:
+        for _ in range(TRIES):
             if (stored := await self._stored(prompt)) is not None:
                 return check_same_request(prompt, hashed, stored)
             # From here to the end of `_register` there is no checkpoint: every later cancel finds the run (R01).
@@ -72,6 +83,8 @@ class Acceptor:
                 raise StoreUnavailable("the store did not answer in time; retry with the same run_id") from None
             if twin is None:
                 return Accepted(run.record)
+        # Taken, and yet of no run that is stored: of one whose session was deleted.
+        raise IdempotencyConflict("run_id", prompt.run_id or "")
 
     def _check(self, prompt: Prompt) -> None:
         """Raise InvalidPrompt unless the prompt can be run (R03)."""
@@ -94,7 +107,11 @@ class Acceptor:
         record = new_run(prompt, workspace_id=seams.workspace_id, seq=self._seq + 1, at_us=at_us)
         run = AcceptedRun(record, seams.lanes.forget)
         lane = seams.lanes.lane(prompt.session_id)
-        interrupted = lane.reserve(run)
+        try:
+            interrupted = lane.reserve(run)
+        except CountermandError:
+            seams.lanes.drop_if_idle(prompt.session_id)
+            raise
         self._seq += 1
         reason = f"interrupted by run {record.id}"
         writes: tuple[Write, ...] = (AcceptRun(record, hashed),)
@@ -102,11 +119,14 @@ class Acceptor:
         if interrupted:
             # Accepted and interrupting are one commit; the flags follow in the step in which it is known (R02, R15).
             writes += (RequestCancel(tuple(one.record.id for one in interrupted), reason, at_us),)
+            for one in interrupted:
+                one.reason_on_record = reason
             on_accepted = lambda: seams.interrupt(lane, interrupted, reason)  # noqa: E731
         try:
             acceptance = seams.log.submit(Change(seams.workspace_id, at_us, writes))
         except StoreError:
             lane.withdraw(run)
+            seams.lanes.drop_if_idle(prompt.session_id)
             raise
         seams.lanes.add(run)
         seams.conduct(run, lane, acceptance, on_accepted)

@@ -9,7 +9,7 @@ import msgspec
 
 from engine.errors import AttachmentInvalid, IdempotencyConflict, InvalidPrompt
 from engine.records.ids import RUN_ID_MAX, RunId, WorkspaceId, new_run_id
-from engine.records.message import Attachment
+from engine.records.message import Attachment, storable
 from engine.records.run import Prompt, RunRecord, RunState
 from engine.settings import EngineSettings
 from engine.store.protocol import StoredRun
@@ -30,7 +30,9 @@ def check_prompt(prompt: Prompt, settings: EngineSettings) -> None:
         raise InvalidPrompt("session_id", "is required")
     if not prompt.text.strip() and not any(attachment.is_text for attachment in prompt.attachments):
         raise InvalidPrompt("prompt", "is empty, and there is no text attachment")
-    if (size := len(prompt.text.encode("utf-8", "surrogatepass"))) > settings.max_prompt_bytes:
+    if storable(prompt.text) != prompt.text:
+        raise InvalidPrompt("prompt", "is not valid Unicode: it holds a lone surrogate")
+    if (size := len(prompt.text.encode())) > settings.max_prompt_bytes:
         raise InvalidPrompt("prompt", f"has {size} bytes; at most {settings.max_prompt_bytes} are taken")
     if prompt.run_id is not None:
         check_key("run_id", prompt.run_id, RUN_ID_MAX)

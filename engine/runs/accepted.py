@@ -6,6 +6,7 @@ from enum import Enum, auto
 import trio
 
 from engine.records.ids import RunId
+from engine.records.message import Message
 from engine.records.run import RunRecord
 
 
@@ -32,9 +33,11 @@ class AcceptedRun:
         "_forget",
         "_interrupt",
         "_settled",
+        "attempted",
         "cancel_reason",
         "has_begun",
         "parked",
+        "reason_on_record",
         "record",
         "refusal",
         "stage",
@@ -45,7 +48,9 @@ class AcceptedRun:
         self.record = record
         self.stage = Stage.ENTERING
         self.cancel_reason: str | None = None
+        self.reason_on_record: str | None = None  # of a cancel whose record is on its way before the flag (R15)
         self.has_begun = False  # the row that makes it active is on its way, or written
+        self.attempted: tuple[Message, ...] = ()  # what earlier attempts left in the turn, the prompt first
         self.parked = False
         self.steered_into: RunId | None = None
         self._forget = forget
@@ -91,6 +96,10 @@ class AcceptedRun:
             self.refusal = refusal
             self._decided.set()
 
+    async def wait_known(self) -> None:
+        """Return once it is known whether the acceptance is durable."""
+        await self._decided.wait()
+
     async def wait_decided(self) -> None:
         """Return once the acceptance is durable; raise what refused it otherwise (R02)."""
         await self._decided.wait()
@@ -103,6 +112,16 @@ class AcceptedRun:
         if self._forget is not None and not self.is_settled:
             self._forget(self)
         self._settled.set()
+
+    @property
+    def is_free(self) -> bool:
+        """Whether nothing keeps the run from beginning."""
+        return not self.is_canceled and not self.parked
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the run is still to begin: in the queue, or first of its session and without a slot."""
+        return self.stage in {Stage.ENTERING, Stage.QUEUED} or (self.stage is Stage.ACTIVE and not self.has_begun)
 
     @property
     def is_settled(self) -> bool:

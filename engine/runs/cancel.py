@@ -79,8 +79,11 @@ class Canceler:
             await trio.lowlevel.checkpoint()
             return ()
         at_us = self._now_us()
-        pending = self._log.submit(Change(self._workspace_id, at_us, (RequestCancel(runs, reason, at_us),)))
-        self._settle_orphans(flagged)
+        try:
+            pending = self._log.submit(Change(self._workspace_id, at_us, (RequestCancel(runs, reason, at_us),)))
+        finally:
+            # Also if the log takes nothing more: the flags stand, and nobody else would end these.
+            self._settle_orphans(flagged)
         return (await pending.wait()).covered
 
     def _settle_orphans(self, flagged: Cancellation) -> None:

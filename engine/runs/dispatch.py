@@ -139,7 +139,12 @@ class SessionDispatch:
 
     def take_steered(self, host: AcceptedRun) -> tuple[AcceptedRun, ...]:
         """Fold the parked runs that want to steer into the active turn, in accept order (R15)."""
-        if self.active is not host or host.is_canceled or self._held:
+        # The flags of an interrupting run follow its commit: until it is known, nobody is taken into a turn that it
+        # ends.
+        is_interrupting = any(
+            run.stage is Stage.ENTERING and run.record.prompt.if_busy is IfBusy.INTERRUPT for run in self._waiting
+        )
+        if self.active is not host or host.is_canceled or self._held or is_interrupting:
             return ()
         steered = tuple(
             run for run in self._waiting if run.stage is Stage.QUEUED and run.record.prompt.if_busy is IfBusy.STEER
@@ -149,6 +154,14 @@ class SessionDispatch:
             run.stage, run.steered_into = Stage.FOLDED, host.record.id
             self._folded.append(run)
         return steered
+
+    def give_back(self, runs: Iterable[AcceptedRun]) -> None:
+        """These runs could not be taken in after all: they wait again, each in its place."""
+        returning = [run for run in runs if run.stage is Stage.FOLDED and not run.is_canceled]
+        self._folded = [run for run in self._folded if run not in returning]
+        for run in returning:
+            run.stage, run.steered_into = Stage.QUEUED, None
+        self._waiting = sorted((*returning, *self._waiting), key=lambda run: run.record.seq)
 
     def unfold(self, host: AcceptedRun) -> tuple[tuple[AcceptedRun, ...], tuple[AcceptedRun, ...]]:
         """The active turn is ending: return the runs that end with it, and those that go back to the queue.
@@ -160,13 +173,10 @@ class SessionDispatch:
             return (), ()
         returning = tuple(run for run in self._folded if host.is_canceled and not run.is_canceled)
         ending = tuple(run for run in self._folded if run not in returning)
+        self.give_back(returning)
         self._folded.clear()
         for run in ending:
             run.stage = Stage.GONE
-        for run in returning:
-            run.stage, run.steered_into = Stage.QUEUED, None
-        if returning:
-            self._waiting = sorted((*returning, *self._waiting), key=lambda run: run.record.seq)
         return ending, returning
 
     def hold(self) -> None:

@@ -2,7 +2,7 @@
 
 from engine.errors import QueueFull
 from engine.records.ids import RunId, SessionId
-from engine.runs.accepted import AcceptedRun, Stage
+from engine.runs.accepted import AcceptedRun
 from engine.runs.dispatch import DispatchStatistics, SessionDispatch
 
 
@@ -32,7 +32,7 @@ class Lanes:
 
     def check_room(self) -> None:
         """Raise QueueFull if the workspace has as many waiting runs as it may (R16)."""
-        waiting = sum(run.stage in {Stage.ENTERING, Stage.QUEUED} for run in self._runs.values())
+        waiting = sum(run.is_waiting for run in self._runs.values())
         if waiting >= self._queue_per_workspace:
             raise QueueFull("workspace", self._queue_per_workspace)
 

@@ -15,7 +15,7 @@ from engine.events.log import EventLog
 from engine.records.change import Change, UpdateMessage
 from engine.records.event import Delta, Event, MessageProgress
 from engine.records.ids import WorkspaceId
-from engine.records.message import Finish, FinishReason, Message, Part, Reasoning, Text, ToolCall
+from engine.records.message import Finish, FinishReason, Message, Part, Reasoning, Text, ToolCall, storable
 
 FLUSH_BYTES_PER_SECOND = 512 * 1024  # of one message: above this, its flushes are spread out
 
@@ -67,6 +67,7 @@ class MessageWriter:
         self._message = message
         self._parts: list[Part] = []
         self._tail: list[str] = []  # what was appended to the last part since it was joined
+        self._inputs: dict[str, list[str]] = {}  # of the calls that are not complete
         self._deltas: list[Delta] = []  # what readers have not been shown
         self._structure: WriteStatus | None = None
         self._next_flush = 0.0  # Trio time
@@ -86,14 +87,16 @@ class MessageWriter:
 
     def say(self, text: str) -> None:
         """Append words."""
-        if text and self._continues(Text):
-            self._append(text)
-        elif text:
+        self._check_open()
+        if not text:
+            return
+        if not self._continues(Text):
             self._open(Text(""))
-            self._append(text)
+        self._append(text)
 
     def think(self, text: str, signature: str = "") -> None:
         """Append thinking; a signature ends it."""
+        self._check_open()
         if text:
             if not self._continues(Reasoning):
                 self._open(Reasoning("", started_at_us=self._outlet.now_us()))
@@ -103,18 +106,19 @@ class MessageWriter:
 
     def begin_tool_call(self, call_id: str, name: str) -> None:
         """A tool call begins."""
-        self._open(ToolCall(call_id, name))
+        self._open(ToolCall(storable(call_id), storable(name)))
         self._commit_structure()
 
     def append_tool_input(self, call_id: str, text: str) -> None:
         """More of a call's input. Not shown until it is complete: half a JSON document helps nobody."""
-        index, call = self._find(call_id)
-        self._parts[index] = msgspec.structs.replace(call, input=call.input + text)
+        self._find(call_id)
+        self._inputs.setdefault(call_id, []).append(storable(text))
 
     def end_tool_call(self, call_id: str) -> ToolCall:
         """The input is complete; what is no JSON object becomes `{}`."""
         index, call = self._find(call_id)
-        done = msgspec.structs.replace(call, input=call.input if is_json_object(call.input) else "{}", finished=True)
+        given = "".join(self._inputs.pop(call_id, ()))
+        done = msgspec.structs.replace(call, input=given if is_json_object(given) else "{}", finished=True)
         self._parts[index] = done
         self._commit_structure()
         return done
@@ -124,10 +128,12 @@ class MessageWriter:
         self._check_open()
         self._tail.clear()
         self._parts.clear()
+        self._inputs.clear()
         self._commit_structure()
 
     def speak_as(self, model: str, provider: str) -> None:
         """Name the model that writes this message."""
+        self._check_open()
         self._message = msgspec.structs.replace(self._message, model=model, provider=provider)
 
     def flush(self) -> bool:
@@ -163,8 +169,7 @@ class MessageWriter:
         return isinstance(last, kind) and not (isinstance(last, Reasoning) and last.finished_at_us)
 
     def _append(self, text: str) -> None:
-        self._check_open()
-        self._tail.append(text)
+        self._tail.append(storable(text))
         if not self.flush():
             self._outlet.mark_dirty(self)
 
@@ -234,12 +239,14 @@ def end_message(message: Message, reason: FinishReason, *, title: str = "", deta
     """The message with its thinking ended, its calls closed, and a finish part."""
     parts: list[Part] = []
     for part in message.parts:
+        if isinstance(part, Finish):
+            continue
         if isinstance(part, Reasoning) and not part.finished_at_us:
             part = msgspec.structs.replace(part, finished_at_us=at_us)
         elif isinstance(part, ToolCall) and not part.finished:
             part = msgspec.structs.replace(part, input="{}", finished=True)
         parts.append(part)
-    parts.append(Finish(reason, at_us, title, details))
+    parts.append(Finish(reason, at_us, storable(title), storable(details)))
     return msgspec.structs.replace(message, parts=tuple(parts), updated_at_us=at_us)
 
 

@@ -8,24 +8,27 @@ import structlog
 import trio
 
 from engine.agents.protocol import Agent
-from engine.errors import CountermandError, ModelError, NotFound, StoreError, WorkspaceClosing
+from engine.errors import CountermandError, ModelError, NotFound, StoreError, StoreUnavailable
 from engine.events.log import EventLog, Pending
 from engine.records.change import Change, CreateMessage, QueueRun, StartRun, Write
 from engine.records.ids import SessionId, WorkspaceId
-from engine.records.message import Message
+from engine.records.message import Message, storable
 from engine.records.run import RunError, RunRecord
 from engine.runs.accepted import AcceptedRun
+from engine.runs.answering import Answering, first_leaf
 from engine.runs.dispatch import Entry, SessionDispatch
 from engine.runs.message_writer import MessageOutlet
-from engine.runs.settle import Outcome, Settler, canceled, completed, failed
-from engine.runs.turn import RunTurn, assistant_message, user_message
+from engine.runs.settle import Outcome, Settler, Start, canceled, completed, failed
+from engine.runs.turn import RunTurn
+from engine.runs.turn_messages import assistant_message, user_message
 from engine.settings import EngineSettings
-from engine.store.protocol import Committed, Store
+from engine.store.protocol import Store
 from engine.tools.protocol import Tool
 
 BeforeEntry = Callable[[AcceptedRun], Awaitable[None]]
 OnFirstTurn = Callable[[RunRecord], None]
 
+UNDECIDED = "the server stopped before it was known whether the run was accepted; retry with the same run_id"
 INTERNAL = RunError("internal", "Internal error", "The server met an error of its own; its log says more.")
 
 logger = structlog.get_logger(__name__)
@@ -46,8 +49,26 @@ class RunSeams(msgspec.Struct, frozen=True, kw_only=True):
     now_us: Callable[[], int]
     chosen_model: Callable[[], str | None]
     on_first_turn: OnFirstTurn
+    start: Callable[[Callable[[], Awaitable[None]]], None]  # a task of the workspace
+    settle_later: Start
     drop_lane: Callable[[SessionId], None]
     before_entry: BeforeEntry | None = None
+
+
+class LaneSteering:
+    """The lane, as the turn of its active run sees it."""
+
+    def __init__(self, lane: SessionDispatch, host: AcceptedRun) -> None:
+        self._lane = lane
+        self._host = host
+
+    def take(self) -> tuple[AcceptedRun, ...]:
+        """The parked runs that want to steer."""
+        return self._lane.take_steered(self._host)
+
+    def give_back(self, runs: tuple[AcceptedRun, ...]) -> None:
+        """They wait again."""
+        self._lane.give_back(runs)
 
 
 class Runner:
@@ -55,7 +76,13 @@ class Runner:
 
     def __init__(self, seams: RunSeams) -> None:
         self._seams = seams
-        self._settler = Settler(seams.log, seams.workspace_id, now_us=seams.now_us, settle_s=seams.settings.settle_s)
+        self._settler = Settler(
+            seams.log,
+            seams.workspace_id,
+            now_us=seams.now_us,
+            settle_s=seams.settings.settle_s,
+            start=seams.settle_later,
+        )
 
     async def conduct(
         self,
@@ -100,6 +127,10 @@ class Runner:
         """End a run of an earlier server from what it left in the store (R25)."""
         await self._settler.settle_recovered(record, messages, outcome)
 
+    async def requeue(self, record: RunRecord, messages: list[Message], why: RunError) -> None:
+        """Queue a run of an earlier server for its next attempt (R25)."""
+        await self._settler.requeue(record, messages, why)
+
     async def _admit(self, run: AcceptedRun, lane: SessionDispatch, acceptance: Pending | None) -> AcceptedRun | None:
         """The run itself once it is durable; if it was refused, the run that its withdrawal lets start."""
         if acceptance is None:  # recovered: it was durable before
@@ -115,7 +146,7 @@ class Runner:
             refusal = error
         finally:
             if not acceptance.is_done:  # this task is canceled from above; the row, if it comes, is recovered
-                run.decide(WorkspaceClosing(self._seams.workspace_id))
+                run.decide(StoreUnavailable(UNDECIDED))
         if refusal is None:
             run.decide()
             return run  # noqa: ASYNC910  (`wait` is a checkpoint, which the linter cannot see through the `try`)
@@ -126,19 +157,21 @@ class Runner:
 
     def _queue(self, run: AcceptedRun) -> None:
         """Record that the run waits. Nobody waits for this commit: whoever takes the run over writes behind it."""
-        self._submit(QueueRun(run.record.id))
+        change = Change(self._seams.workspace_id, self._seams.now_us(), (QueueRun(run.record.id),))
+        self._seams.log.submit_droppable(change)
 
     async def _perform(self, run: AcceptedRun, lane: SessionDispatch) -> None:
         """Run a run that holds its lane, and settle it, whatever happens."""
         turn: RunTurn | None = None
-        outcome = canceled("the workspace stopped")  # what it is if this task is canceled from above
+        outcome: Outcome | None = None  # None: nothing was decided here, because it was canceled
         try:
             with trio.CancelScope() as scope:
                 run.bind(scope.cancel)  # a cancel that came before acts at the next checkpoint
                 async with self._seams.slots:
-                    turn = await self._begin(run, lane)
-                    if turn is not None:
-                        outcome = await self._respond(turn)
+                    if run.is_free:
+                        turn = self._begin(run, lane)
+                        if await self._is_begun(turn):
+                            outcome = await self._respond(turn)
         except* Exception as group:  # the run task's catch-all: a bug of ours ends the run, not the workspace
             logger.error("run crashed", run_id=run.record.id, exc_info=group)
             leaf = first_leaf(group)
@@ -146,94 +179,92 @@ class Runner:
         finally:
             await self._settle(run, lane, turn, outcome)  # noqa: ASYNC102  (shielded and bounded, in Settler)
 
-    async def _settle(self, run: AcceptedRun, lane: SessionDispatch, turn: RunTurn | None, outcome: Outcome) -> None:
-        if run.is_canceled:
-            outcome = canceled(run.cancel_reason or "")
-        if turn is not None:
-            ending, returning = lane.unfold(run)
-            await self._settler.settle_turn(run, turn, outcome, ending=ending, returning=returning)
-        elif run.parked and not run.is_canceled:
-            run.mark_settled()  # stays accepted or queued in the store, for the next start (R24)
+    async def _settle(
+        self, run: AcceptedRun, lane: SessionDispatch, turn: RunTurn | None, outcome: Outcome | None
+    ) -> None:
+        if turn is None and outcome is None and not run.is_canceled:
+            run.mark_settled()  # it was only waiting: it stays accepted or queued, for the next start (R24, R25)
             await trio.lowlevel.cancel_shielded_checkpoint()
-        else:
+            return
+        if run.is_canceled or outcome is None:
+            outcome = canceled(run.cancel_reason or run.reason_on_record or "the workspace stopped")
+        if turn is None or turn.was_refused:
             await self._settler.settle_unbegun(run, outcome)
+            return
+        ending, returning = lane.unfold(run)
+        try:
+            await self._settler.settle_turn(run, turn, outcome, ending=ending, returning=returning)
+        except* Exception as group:  # the ending could not be made: a bug of ours, and no reason for a run without one
+            logger.error("ending crashed", run_id=run.record.id, exc_info=group)
+            await self._settler.settle_bare(run, failed(INTERNAL))
 
-    async def _begin(self, run: AcceptedRun, lane: SessionDispatch) -> RunTurn | None:
-        """Make the run active in the store, and give it its turn; None if a cancel is on record (R09).
-
-        The wait is shielded with a deadline: whether the run began decides what its canceled turn looks like.
-        """
+    def _begin(self, run: AcceptedRun, lane: SessionDispatch) -> RunTurn:
+        """Send on its way what makes the run active, and give it its turn."""
         seams, record = self._seams, run.record
         at_us = seams.now_us()
-        user = user_message(record, turn=record.seq, at_us=at_us)
+        written = run.attempted or (user_message(record, turn=record.seq, at_us=at_us),)
         assistant = assistant_message(record, at_us=at_us)
-        if run.is_canceled or run.parked:
-            await trio.lowlevel.checkpoint()
-            return None
-        run.has_begun = True
         asked = record.prompt.model or seams.chosen_model()
         provider, _, model = (asked or "").partition("/")
-        pending = self._submit(
+        start = self._submit(
             StartRun(
                 run_id=record.id, at_us=at_us, model=model, provider=provider, attempt=record.attempt,
-                writes=(CreateMessage(user), CreateMessage(assistant)),
+                writes=tuple(CreateMessage(one) for one in (*(() if run.attempted else written), assistant)),
             )
         )  # fmt: skip
-        # Made before the wait: if that is given up, what was begun is still ended as begun, behind it in the log.
-        turn = RunTurn(
-            record, user=user, assistant=assistant, workspace=seams.root, model=asked, outlet=seams.outlet,
-            flush_s=seams.settings.flush_s, tools=seams.tools, take_steered=lambda: lane.take_steered(run),
+        run.has_begun = True
+        return RunTurn(
+            record, start=start, written=written, assistant=assistant, workspace=seams.root, model=asked,
+            outlet=seams.outlet, flush_s=seams.settings.flush_s, tools=seams.tools, steering=LaneSteering(lane, run),
         )  # fmt: skip
-        committed: Committed | None = None
-        with trio.move_on_after(seams.settings.settle_s, shield=True):
-            committed = await pending.wait()
-        if committed is not None and not committed.applied[0]:
-            return None
-        turn.begin(is_stored=committed is not None)
-        return turn
+
+    async def _is_begun(self, turn: RunTurn) -> bool:
+        """Wait until the run is active in the store; whether it is, or a cancel is on record (R09). Raises StoreError.
+
+        A cancel in the middle still waits, shielded and bounded: what a canceled turn looks like depends on it.
+        """
+        try:
+            committed = await turn.start.wait()
+        finally:
+            if not turn.start.is_done:
+                with trio.move_on_after(self._seams.settings.settle_s, shield=True):
+                    await turn.start.wait()
+        if committed.applied[0]:
+            turn.begin()
+        return committed.applied[0]
 
     async def _respond(self, turn: RunTurn) -> Outcome:
         """Let the agent answer, within the deadline."""
-        timeout_s = turn.prompt.timeout_s or self._seams.settings.default_timeout_s
-        problem: BaseException | None = None
-        if not turn.is_stored:
-            await trio.lowlevel.checkpoint()
-            return failed(RunError("store", "The store does not answer", "The disk is slow or full; send it again."))
-        with trio.move_on_after(timeout_s) as deadline:  # noqa: ASYNC912
-            try:
-                earlier = await self._seams.store.history(self._seams.workspace_id, turn.session_id, turn.run.seq)
-                if not earlier:
-                    self._seams.on_first_turn(turn.run)
-                turn.recall(earlier)
-                await self._seams.agent.respond(turn)
-            except* Exception as group:
-                problem = first_leaf(group)
-        if deadline.cancelled_caught:
+        seams = self._seams
+        timeout_s = turn.prompt.timeout_s or seams.settings.default_timeout_s
+        answering = Answering(seams.agent, turn)
+        with trio.move_on_after(timeout_s) as deadline:
+            earlier = await seams.store.history(seams.workspace_id, turn.session_id, turn.run.seq)
+            if not earlier:
+                seams.on_first_turn(turn.run)
+            turn.recall(earlier)
+            seams.start(answering.run)
+            await answering.wait(unwind_s=seams.settings.unwind_s)
+        if deadline.cancel_called:
             details = f"The run did not end within its deadline of {timeout_s:g} s (timeout_s)."
-            return failed(RunError("timeout", "Timed out", details))  # noqa: ASYNC910
-        if problem is not None:
-            return failed(describe(problem))  # noqa: ASYNC910
-        return completed(turn.planned_finish)  # noqa: ASYNC910
+            return failed(RunError("timeout", "Timed out", details))
+        if answering.problem is not None:
+            return failed(describe(answering.problem))
+        if not answering.has_returned:
+            return canceled("the agent was stopped")
+        return completed(turn.planned_finish)
 
     def _submit(self, *writes: Write) -> Pending:
         return self._seams.log.submit(Change(self._seams.workspace_id, self._seams.now_us(), writes))
 
 
-def first_leaf(group: BaseExceptionGroup[Exception]) -> BaseException:
-    """The failure that a person is told of: the first of the group that names itself, else the first."""
-    leaves: list[BaseException] = []
-    stack: list[BaseException] = [group]
-    while stack:
-        error = stack.pop()
-        if isinstance(error, BaseExceptionGroup):
-            stack.extend(reversed(error.exceptions))
-        else:
-            leaves.append(error)
-    return next((leaf for leaf in leaves if isinstance(leaf, CountermandError)), leaves[0])
-
-
 def describe(error: BaseException) -> RunError:
     """A failure in words that a person can act on (R20)."""
+    return msgspec.structs.replace(described := words_of(error), details=storable(described.details))
+
+
+def words_of(error: BaseException) -> RunError:
+    """The words of a failure, as it gives them."""
     if isinstance(error, ModelError):
         return RunError(error.kind, error.title, error.details)
     if isinstance(error, CountermandError):

@@ -6,21 +6,21 @@ the one it has if a cancel is on record; the store's writer takes the one that i
 (R11).
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import msgspec
 import structlog
 import trio
 
-from engine.errors import StoreError
-from engine.events.log import EventLog
+from engine.errors import StoreError, StoreUnavailable
+from engine.events.log import EventLog, Pending
 from engine.records.change import (
     Change,
     CreateMessage,
     Ending,
+    PutMessage,
     QueueRun,
     SettleRun,
-    UpdateMessage,
     UpdateSession,
     Write,
 )
@@ -30,14 +30,18 @@ from engine.records.message import Finish, FinishReason, Message, Role
 from engine.records.run import RunError, RunRecord, RunState, Usage
 from engine.runs.accepted import AcceptedRun
 from engine.runs.message_writer import end_message
-from engine.runs.turn import RunTurn, assistant_message, tool_message, unanswered_calls, user_message
-from engine.store.protocol import Committed
+from engine.runs.turn import RunTurn
+from engine.runs.turn_messages import assistant_message, tool_message, unanswered_calls, user_message
 from engine.tools.protocol import ToolOutcome
 
-RETRY_FIRST_S = 0.05  # a store that is busy or full for a moment is asked again, within the deadline of the settle
+RETRY_FIRST_S = 0.05  # a store that is busy or full is asked again, at first after this long, later more rarely
+RETRY_LAST_S = 5.0
 CANCELED_TITLE = "Canceled"
+UNSTORABLE = RunError("store", "The answer could not be stored", "The store refused it; the server's log says why.")
 
-EndingWrites = tuple[CreateMessage | UpdateMessage | UpdateSession, ...]
+SeeTo = Callable[[tuple[AcceptedRun, ...], tuple[Write, ...], Pending | None], Awaitable[None]]
+Start = Callable[[SeeTo, tuple[AcceptedRun, ...], tuple[Write, ...], Pending | None], None]
+EndingWrites = tuple[CreateMessage | PutMessage | UpdateSession, ...]
 
 logger = structlog.get_logger(__name__)
 
@@ -73,11 +77,14 @@ def interrupted(error: RunError) -> Outcome:
 class Settler:
     """Ends the runs of one workspace. Each settle is shielded and bounded by `settle_s` (R13, R23)."""
 
-    def __init__(self, log: EventLog, workspace_id: WorkspaceId, *, now_us: Callable[[], int], settle_s: float) -> None:
+    def __init__(
+        self, log: EventLog, workspace_id: WorkspaceId, *, now_us: Callable[[], int], settle_s: float, start: Start
+    ) -> None:
         self._log = log
         self._workspace_id = workspace_id
         self._now_us = now_us
         self._settle_s = settle_s
+        self._start = start
 
     async def settle_unbegun(self, run: AcceptedRun, outcome: Outcome) -> None:
         """End a run that never began: its turn is the prompt and an empty answer (R09)."""
@@ -88,9 +95,10 @@ class Settler:
         def ending(outcome: Outcome) -> Ending:
             finish = msgspec.structs.replace(outcome.finish, at_us=at_us)
             last = msgspec.structs.replace(answer, parts=(finish,))
-            return end_with(run.record, outcome, last, (CreateMessage(user), CreateMessage(last)), at_us=at_us)
+            prompt = () if run.attempted else (CreateMessage(user),)
+            return end_with(run.record, outcome, last, (*prompt, CreateMessage(last)), at_us=at_us)
 
-        await self._settle(run, (SettleRun(run.record.id, ending(outcome), ending(self._if_canceled(run))),))
+        await self._settle((run,), (SettleRun(run.record.id, ending(outcome), ending(self._if_canceled(run))),))
 
     async def settle_turn(
         self,
@@ -118,14 +126,12 @@ class Settler:
                 )
             )
         writes += [QueueRun(steered.record.id) for steered in returning]
-        await self._settle(run, tuple(writes))
-        for steered in ending:
-            steered.mark_settled()
+        await self._settle((run, *ending), tuple(writes))
 
     async def settle_steered(self, run: AcceptedRun, outcome: Outcome) -> None:
         """End a steered run that was canceled alone: its words stay in the turn that took it in (R12)."""
         ending = end_with(run.record, outcome, None, (), at_us=self._now_us())
-        await self._settle(run, (SettleRun(run.record.id, ending, ending),))
+        await self._settle((run,), (SettleRun(run.record.id, ending, ending),))
 
     async def settle_recovered(self, record: RunRecord, messages: list[Message], outcome: Outcome) -> None:
         """End a run of an earlier server from the messages it left (R25)."""
@@ -137,14 +143,18 @@ class Settler:
             await self.settle_unbegun(run, outcome)
         else:
             at_us = self._now_us()
-            finish = outcome.finish
-            ended = end_message(last, finish.reason, title=finish.title, details=finish.details, at_us=at_us)
-            result = ToolOutcome(content=why_no_result(outcome), is_error=True)
-            results = [
-                CreateMessage(tool_message(record, call, result, at_us=at_us)) for call in unanswered_calls(messages)
-            ]
-            ending = end_with(record, outcome, ended, (UpdateMessage(ended), *results), at_us=at_us)
-            await self._settle(run, (SettleRun(record.id, ending, ending),))
+            ended, writes = closing_writes(record, messages, last, outcome, at_us=at_us)
+            ending = end_with(record, outcome, ended, writes, at_us=at_us)
+            await self._settle((run,), (SettleRun(record.id, ending, ending),))
+
+    async def requeue(self, record: RunRecord, messages: list[Message], why: RunError) -> None:
+        """Close what an attempt left open, and queue the run for its next one (R25). Raises StoreError."""
+        at_us = self._now_us()
+        last = next((message for message in reversed(messages) if message.role is Role.ASSISTANT), None)
+        writes: EndingWrites = ()
+        if last is not None and record.steered_into is None:
+            _, writes = closing_writes(record, messages, last, interrupted(why), at_us=at_us)
+        await self._log.commit(Change(self._workspace_id, at_us, (*writes, QueueRun(record.id))))
 
     def _end_turn(
         self, turn: RunTurn, outcome: Outcome, usage_writes: tuple[UpdateSession, ...], *, at_us: int
@@ -158,32 +168,60 @@ class Settler:
             notice = AgentFinished(turn.session_id, turn.run_id)
         elif outcome.error is not None:
             notice = AgentFailed(turn.session_id, turn.run_id, outcome.error)
-        writes: EndingWrites = (UpdateMessage(last), *results, *usage_writes)
+        mended = tuple(PutMessage(message) for message in turn.unconfirmed())
+        writes: EndingWrites = (*mended, PutMessage(last), *results, *usage_writes)
         ending = end_with(turn.run, outcome, last, writes, at_us=at_us)
         return msgspec.structs.replace(ending, notice=notice, usage=turn.usage)
 
     def _if_canceled(self, run: AcceptedRun) -> Outcome:
-        return canceled(run.cancel_reason or "canceled by the user")
+        return canceled(run.cancel_reason or run.reason_on_record or "canceled by the user")
 
-    async def _settle(self, run: AcceptedRun, writes: tuple[Write, ...]) -> None:
-        """Commit the ending, asking a troubled store again until the deadline; then leave the row to recovery."""
-        change = Change(self._workspace_id, self._now_us(), writes)
-        pause = RETRY_FIRST_S
+    async def settle_bare(self, run: AcceptedRun, outcome: Outcome) -> None:
+        """End a run by the bare fact, because its ending could not even be made: a last resort (R18)."""
+        ending = Ending(state=outcome.state, at_us=self._now_us(), error=outcome.error)
+        await self._settle((run,), bare((SettleRun(run.record.id, ending, as_canceled(ending)),)))
+
+    async def _settle(self, runs: tuple[AcceptedRun, ...], writes: tuple[Write, ...]) -> None:
+        """Commit the ending of these runs, asking a troubled store again until the deadline; then go on beside the
+        lane.
+
+        It is submitted in the step in which it was made: a cancel that comes later finds it in the log.
+        """
+        first = self._submit(writes)
         with trio.move_on_after(self._settle_s, shield=True) as scope:
-            while True:
-                try:
-                    committed: Committed = await self._log.commit(change)
-                except StoreError as error:
-                    logger.warning("settle failed, trying again", run_id=run.record.id, error=str(error))
-                    await trio.sleep(pause)
-                    pause *= 2
-                    continue
-                if not committed.applied[0]:
-                    logger.error("run was already settled", run_id=run.record.id)
-                break
+            await self._see_to(runs, writes, first)
         if scope.cancelled_caught:
-            logger.error("run could not be settled in time; the next start will", run_id=run.record.id)
-        run.mark_settled()
+            logger.error("run could not be settled in time; its lane goes on", run_id=runs[0].record.id)
+            self._start(self._see_to, runs, writes, None)
+
+    def _submit(self, writes: tuple[Write, ...]) -> Pending | None:
+        try:
+            return self._log.submit(Change(self._workspace_id, self._now_us(), writes))
+        except StoreUnavailable as error:
+            logger.warning("the log takes nothing", error=str(error))
+            return None
+
+    async def _see_to(self, runs: tuple[AcceptedRun, ...], writes: tuple[Write, ...], pending: Pending | None) -> None:
+        """Ask the store to take the ending, until it has, or refuses its words and takes the bare fact (R18, R22)."""
+        pause = RETRY_FIRST_S
+        await trio.lowlevel.checkpoint()
+        while True:
+            try:
+                if pending is not None:
+                    await pending.wait()
+                    break
+            except StoreUnavailable as error:
+                logger.warning("settle failed, trying again", run_id=runs[0].record.id, error=str(error))
+            except StoreError as error:
+                logger.error("settle was refused", run_id=runs[0].record.id, error=str(error))
+                if writes == bare(writes):
+                    break  # not even that: the next start sees to it
+                writes = bare(writes)
+            await trio.sleep(pause)
+            pause = min(2 * pause, RETRY_LAST_S)
+            pending = self._submit(writes)
+        for run in runs:
+            run.mark_settled()
 
 
 def end_with(
@@ -199,6 +237,41 @@ def end_with(
         state=outcome.state, at_us=at_us, writes=writes, message_id=last.id if last else run.message_id,
         text=last.text if last else "", error=outcome.error, usage=Usage(),
     )  # fmt: skip
+
+
+def closing_writes(
+    run: RunRecord, messages: list[Message], last: Message, outcome: Outcome, *, at_us: int
+) -> tuple[Message, EndingWrites]:
+    """The last assistant message of a turn that was cut off, ended, and the writes that leave nothing of it open."""
+    finish = outcome.finish
+    ended = end_message(last, finish.reason, title=finish.title, details=finish.details, at_us=at_us)
+    result = ToolOutcome(content=why_no_result(outcome), is_error=True)
+    calls = unanswered_calls(messages)
+    results = [CreateMessage(tool_message(run, call, result, at_us=at_us)) for call in calls]
+    return ended, (PutMessage(ended), *results)
+
+
+def bare(writes: tuple[Write, ...]) -> tuple[Write, ...]:
+    """The endings of these writes without what they would say: a last resort, so that every run ends (R18)."""
+    return tuple(
+        SettleRun(write.run_id, without_words(write.planned), without_words(write.if_canceled))
+        if isinstance(write, SettleRun)
+        else write
+        for write in writes
+    )
+
+
+def without_words(ending: Ending) -> Ending:
+    """The ending as a bare fact."""
+    if ending.state is RunState.CANCELED:
+        return as_canceled(ending)
+    state = RunState.FAILED if ending.state is RunState.COMPLETED else ending.state
+    return Ending(state=state, at_us=ending.at_us, error=UNSTORABLE)
+
+
+def as_canceled(ending: Ending) -> Ending:
+    """A bare canceled ending at the same moment."""
+    return Ending(state=RunState.CANCELED, at_us=ending.at_us)
 
 
 def why_no_result(outcome: Outcome) -> str:

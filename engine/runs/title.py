@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import msgspec
 import structlog
 import trio
 from msgspec import UNSET
@@ -10,10 +11,13 @@ from engine.agents.protocol import Title, Titler
 from engine.errors import StoreError
 from engine.events.log import EventLog
 from engine.records.change import Change, UpdateSession
+from engine.records.message import storable
 from engine.records.run import RunRecord
+from engine.runs.answering import split
 from engine.store.protocol import Store
 
 TITLE_MAX = 50  # characters
+TITLE_S = 60.0  # how long a titler may take
 
 logger = structlog.get_logger(__name__)
 
@@ -40,8 +44,13 @@ async def find_title(run: RunRecord, titler: Titler) -> Title:
     await trio.lowlevel.checkpoint()
     title = Title("")
     try:
-        title = await titler.title(run.prompt)
-    except* Exception as group:  # a side task's guard: no failure of a title reaches the run
-        logger.warning("no title was found", run_id=run.id, error=str(group.exceptions[0]))
-    text = " ".join((title.text or run.prompt.text).split())[:TITLE_MAX].strip()
+        with trio.fail_after(TITLE_S):
+            found = msgspec.convert(await titler.title(run.prompt), Title, from_attributes=True)
+        title = Title(storable(" ".join(found.text.split())), found.usage)
+    except BaseException as error:  # noqa: ASYNC103  (a side task's guard: no failure of a title reaches the run)
+        passing, problem = split(error)
+        logger.warning("no title was found", run_id=run.id, error=str(problem))
+        if passing is not None:
+            raise passing from None  # noqa: ASYNC104
+    text = (title.text or " ".join(run.prompt.text.split()))[:TITLE_MAX].strip()
     return Title(text, title.usage)

@@ -1,73 +1,42 @@
 """RunTurn: the Turn that a run hands to its agent."""
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 import trio
 
+from engine.errors import StoreError
+from engine.events.log import Pending
 from engine.records.change import Change, CreateMessage, StartRun, UpdateMessage, UpdateSession, Write
-from engine.records.ids import RunId, SessionId, new_message_id
+from engine.records.ids import MessageId, RunId, SessionId
 from engine.records.message import (
-    Attachment,
-    Binary,
     Finish,
     FinishReason,
     Message,
-    Part,
-    Role,
-    Text,
     ToolCall,
-    ToolResult,
+    storable,
 )
 from engine.records.run import Prompt, RunRecord, Usage
 from engine.runs.accepted import AcceptedRun
 from engine.runs.message_writer import MessageOutlet, MessageWriter
+from engine.runs.turn_messages import assistant_message, tool_message, unanswered_calls, user_message
 from engine.store.protocol import Committed
 from engine.tools.protocol import Tool, ToolContext, ToolOutcome
 
-TakeSteered = Callable[[], tuple[AcceptedRun, ...]]
 
+class Steering(Protocol):
+    """Where prompts for this turn come from."""
 
-def user_message(run: RunRecord, *, turn: int, at_us: int) -> Message:
-    """The prompt as a message of the turn with this number."""
-    parts: list[Part] = [Text(run.prompt.text)] if run.prompt.text else []
-    parts += [binary(attachment) for attachment in run.prompt.attachments]
-    parts.append(Finish(FinishReason.STOP))
-    return Message(
-        id=new_message_id(), session_id=run.session_id, role=Role.USER, parts=tuple(parts), turn=turn, run_id=run.id,
-        created_at_us=at_us, updated_at_us=at_us,
-    )  # fmt: skip
+    def take(self) -> tuple[AcceptedRun, ...]:
+        """Take the runs that want to join the turn now."""
+        ...
 
-
-def assistant_message(run: RunRecord, *, at_us: int, model: str = "", provider: str = "") -> Message:
-    """An assistant message of this run that says nothing yet."""
-    return Message(
-        id=new_message_id(), session_id=run.session_id, role=Role.ASSISTANT, parts=(), turn=run.seq, run_id=run.id,
-        model=model, provider=provider, created_at_us=at_us, updated_at_us=at_us,
-    )  # fmt: skip
-
-
-def tool_message(run: RunRecord, call: ToolCall, outcome: ToolOutcome, *, at_us: int) -> Message:
-    """The result of a call, as a message."""
-    result = ToolResult(
-        call.id, call.name, outcome.content, outcome.metadata, outcome.data, outcome.mime_type, outcome.is_error
-    )
-    return Message(
-        id=new_message_id(), session_id=run.session_id, role=Role.TOOL, parts=(result, Finish(FinishReason.STOP)),
-        turn=run.seq, run_id=run.id, created_at_us=at_us, updated_at_us=at_us,
-    )  # fmt: skip
-
-
-def binary(attachment: Attachment) -> Binary:
-    """An attachment as a part of a message."""
-    return Binary(attachment.file_path or attachment.file_name, attachment.mime_type, attachment.content)
-
-
-def unanswered_calls(messages: Sequence[Message]) -> tuple[ToolCall, ...]:
-    """The tool calls of these messages that have no result among them."""
-    answered = {result.tool_call_id for message in messages for result in message.tool_results}
-    return tuple(call for message in messages for call in message.tool_calls if call.id not in answered)
+    def give_back(self, runs: tuple[AcceptedRun, ...]) -> None:
+        """They could not be taken in: they wait again."""
+        ...
 
 
 class RunTurn:
@@ -80,35 +49,45 @@ class RunTurn:
         self,
         run: RunRecord,
         *,
-        user: Message,
+        start: Pending,
+        written: Sequence[Message],
         assistant: Message,
         workspace: Path,
         model: str | None,
         outlet: MessageOutlet,
         flush_s: float,
         tools: Mapping[str, Tool],
-        take_steered: TakeSteered,
+        steering: Steering,
     ) -> None:
         self.run = run
+        self.start = start
         self.workspace = workspace
         self.model = model
         self.usage = Usage()
         self._outlet = outlet
         self._flush_s = flush_s
         self._tools = tools
-        self._take_steered = take_steered
-        self._written: list[Message] = [user]
+        self._steering = steering
+        self._written: list[Message] = list(written)
         self._begun_at = len(self._written)  # where the current message belongs among them
         self._writer = MessageWriter(assistant, outlet, flush_s=flush_s)
         self._planned = Finish(FinishReason.END_TURN)
         self._step_usage = Usage()
         self._is_over = False
-        self.is_stored = False
+        # Written, but not known to be stored. An ending mends what is missing of them: a commit may fail behind a wait
+        # that was canceled.
+        self._unconfirmed: dict[MessageId, Message] = {message.id: message for message in (*written, assistant)}
 
-    def begin(self, *, is_stored: bool) -> None:
-        """The turn's first messages are stored, or nobody knows; readers may be shown what it says from now on."""
-        self.is_stored = is_stored
+    def begin(self) -> None:
+        """The turn's first messages are stored; readers may be shown what it says from now on."""
+        self._unconfirmed.clear()
         self._outlet.enroll(self._writer)
+
+    @property
+    def was_refused(self) -> bool:
+        """Whether it is known that the turn was never begun in the store."""
+        outcome = self.start.outcome
+        return isinstance(outcome, Exception) or (outcome is not None and not outcome.applied[0])
 
     def recall(self, earlier: Sequence[Message]) -> None:
         """Put earlier turns in front. What this run said in a turn that was canceled over it is left out: it says it
@@ -177,12 +156,17 @@ class RunTurn:
 
     def use(self, usage: Usage) -> None:
         """Account for a step."""
+        self._check_open()
+        if not math.isfinite(usage.cost):
+            raise ValueError(f"a cost must be a finite number, not {usage.cost}")
+        usage = msgspec.convert(msgspec.to_builtins(usage), Usage)
         self._step_usage = usage
         self.usage = self.usage + usage
 
     def finish(self, reason: FinishReason, *, title: str = "", details: str = "") -> None:
         """How the current message ends, if nothing else ends it first."""
-        self._planned = Finish(reason, title=title, details=details)
+        self._check_open()
+        self._planned = Finish(FinishReason(reason), title=storable(title), details=storable(details))
 
     def tools(self) -> Mapping[str, Tool]:
         """What `call_tool` knows, by name."""
@@ -190,18 +174,28 @@ class RunTurn:
 
     async def call_tool(self, call: ToolCall) -> ToolOutcome:
         """Run a tool and store its result."""
+        self._check_open()
         tool = self._tools.get(call.name)
         if tool is None:
             known = ", ".join(sorted(self._tools)) or "none"
             outcome = ToolOutcome(content=f"there is no tool {call.name!r}; the tools are: {known}", is_error=True)
         else:
-            arguments = msgspec.json.decode(call.input or "{}", type=dict[str, object])
-            context = ToolContext(
-                workspace=self.workspace, session_id=self.session_id, run_id=self.run_id, call_id=call.id
-            )
-            outcome = await tool.call(arguments, context)
+            outcome = await self._run_tool(tool, call)
         await self._store_result(call, outcome)
         return outcome
+
+    async def _run_tool(self, tool: Tool, call: ToolCall) -> ToolOutcome:
+        try:
+            arguments = msgspec.json.decode(call.input or "{}", type=dict[str, object])
+        except msgspec.MsgspecError as error:
+            await trio.lowlevel.checkpoint()
+            return ToolOutcome(content=f"the arguments are not a JSON object: {error}", is_error=True)
+        context = ToolContext(workspace=self.workspace, session_id=self.session_id, run_id=self.run_id, call_id=call.id)
+        outcome = await tool.call(arguments, context)
+        try:
+            return msgspec.convert(outcome, ToolOutcome, from_attributes=True)
+        except msgspec.ValidationError as error:
+            return ToolOutcome(content=f"the tool gave a result that cannot be used: {error}", is_error=True)
 
     async def reject_tool_call(self, call: ToolCall, content: str) -> None:
         """Store an error as the result of a call that is not run."""
@@ -220,27 +214,38 @@ class RunTurn:
         # Results and steered prompts were written after this message began: it goes where it began.
         self._written.insert(self._begun_at, ended)
         self._begun_at = len(self._written)
-        await self._commit(UpdateMessage(ended), *self.usage_writes(at_us), CreateMessage(begun))
+        writes: tuple[Write, ...] = (UpdateMessage(ended), *self.usage_writes(at_us), CreateMessage(begun))
+        await self._commit(writes, (ended, begun))
         self._outlet.enroll(self._writer)
 
     async def steered(self) -> tuple[Message, ...]:
         """Take in the prompts that were steered into this turn (R15)."""
         self._check_open()
-        taken = self._take_steered()
+        taken = self._steering.take()
         if not taken:
             await trio.lowlevel.checkpoint()
             return ()
         at_us = self._outlet.now_us()
         messages = [user_message(run.record, turn=self.run.seq, at_us=at_us) for run in taken]
-        committed = await self._commit(
-            *(
-                StartRun(run_id=run.record.id, at_us=at_us, steered_into=self.run.id, writes=(CreateMessage(message),))
-                for run, message in zip(taken, messages, strict=True)
-            )
+        starts = tuple(
+            StartRun(run_id=run.record.id, at_us=at_us, steered_into=self.run.id, writes=(CreateMessage(message),))
+            for run, message in zip(taken, messages, strict=True)
         )
+        try:
+            committed = await self._commit(starts, messages)
+        except StoreError:
+            self._steering.give_back(taken)
+            for run, message in zip(taken, messages, strict=True):
+                if run.steered_into is None:  # it waits again; one that was canceled meanwhile ends with this turn
+                    del self._unconfirmed[message.id]
+            raise
         joined = [message for message, applied in zip(messages, committed.applied, strict=True) if applied]
         self._written.extend(joined)
         return tuple(joined)
+
+    def unconfirmed(self) -> tuple[Message, ...]:
+        """The messages that an ending has to make sure of, in order; the current one is not among them."""
+        return tuple(message for message in self._unconfirmed.values() if message.id != self._writer.id)
 
     def open_calls(self) -> tuple[ToolCall, ...]:
         """Calls of this turn that have no result."""
@@ -279,7 +284,13 @@ class RunTurn:
         self._check_open()
         message = tool_message(self.run, call, outcome, at_us=self._outlet.now_us())
         self._written.append(message)
-        await self._commit(CreateMessage(message))
+        await self._commit((CreateMessage(message),), (message,))
 
-    async def _commit(self, *writes: Write) -> Committed:
-        return await self._outlet.log.commit(Change(self._outlet.workspace_id, self._outlet.now_us(), writes))
+    async def _commit(self, writes: tuple[Write, ...], messages: Sequence[Message]) -> Committed:
+        """Commit writes of these messages; whatever becomes of the wait, the ending knows what may be missing."""
+        self._unconfirmed.update({message.id: message for message in messages})
+        change = Change(self._outlet.workspace_id, self._outlet.now_us(), writes)
+        committed = await self._outlet.log.commit(change)
+        for message in messages:
+            self._unconfirmed.pop(message.id, None)
+        return committed

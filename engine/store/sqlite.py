@@ -37,13 +37,19 @@ async def open_sqlite_store(data_dir: Path | None, *, inline: bool = False) -> A
     context ends the threads and closes the files, whatever it is left by; nobody may use the store any more then.
     Raises `StoreLocked`, `StoreNewer` or `StoreUnavailable` (R26). An error of the body is let through as it is.
     """
+    is_inline = inline or data_dir is None
     if data_dir is None:
-        database = open_memory()
+        opening = open_memory
     else:
-        opening = partial(open_database, data_dir, started_at_us=Clock().now_us(), share=inline)
+        opening = partial(open_database, data_dir, started_at_us=Clock().now_us(), share=is_inline)
+    # No checkpoint between opening and `try`: a cancellation there would leave the store locked.
+    if is_inline:
+        await trio.lowlevel.checkpoint()
+        database = opening()
+    else:
         database = await anyio.to_thread.run_sync(opening)
     try:
-        if inline or data_dir is None:
+        if is_inline:
             yield SqliteStore(database, InlineRunner(), InlineRunner())
         else:
             async with _open_threads() as (writer, reader):

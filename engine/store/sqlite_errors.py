@@ -25,6 +25,25 @@ _ADVICE = {
 }
 
 
+_OF_THE_FILE = {
+    sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOMEM,
+}  # fmt: skip
+
+
+def is_of_the_file(error: Exception) -> bool:
+    """Whether no change at all can be written now: to try each one alone would only multiply the wait."""
+    code: int | None = getattr(error, "sqlite_errorcode", None)
+    return code is not None and code & 0xFF in _OF_THE_FILE
+
+
+def refusal(error: Exception, path: str) -> StoreError:
+    """Why a change was not written. What cannot be encoded, or read back, is the change's fault and not the disk's."""
+    if isinstance(error, msgspec.MsgspecError):
+        return StoreError(f"the store cannot hold this: {error}")
+    return store_error(error, path)
+
+
 def store_error(error: Exception, path: str) -> StoreError:
     """The error of ours that stands for `error`, which is one of `REFUSALS`."""
     if isinstance(error, StoreError):

@@ -10,18 +10,18 @@ from engine.records.change import (
     AcceptRun,
     CreateMessage,
     Ending,
+    PutMessage,
     QueueRun,
     RequestCancel,
     SettleRun,
     StartRun,
-    UpdateMessage,
     UpdateSession,
 )
 from engine.records.event import AgentFailed, AgentFinished, RunChanged, RunCompleted
 from engine.records.ids import RunId
 from engine.records.run import RunRecord, RunState
 from engine.store import rows
-from engine.store.sqlite_session_writes import announce, create_message, update_message, update_session
+from engine.store.sqlite_session_writes import announce, create_message, put_message, update_session
 from engine.store.sqlite_transaction import Writing
 
 _INSERT_RUN = rows.insert("runs", rows.RUN_COLUMNS)
@@ -127,13 +127,13 @@ def settle_run(writing: Writing, write: SettleRun) -> bool:
     return True
 
 
-def _write_messages(writing: Writing, writes: tuple[CreateMessage | UpdateMessage | UpdateSession, ...]) -> None:
+def _write_messages(writing: Writing, writes: tuple[CreateMessage | PutMessage | UpdateSession, ...]) -> None:
     for write in writes:
         match write:
             case CreateMessage():
                 create_message(writing, write)
-            case UpdateMessage():
-                update_message(writing, write)
+            case PutMessage():
+                put_message(writing, write)
             case UpdateSession():
                 update_session(writing, write)
 
@@ -170,7 +170,8 @@ def _run(writing: Writing, run_id: RunId) -> RunRecord:
 
 
 def _emit_run(writing: Writing, run: RunRecord) -> None:
-    # The log has a run's prompt several times over; what is attached to it stands in the run's row and its message.
-    attachments = tuple(msgspec.structs.replace(a, content="") for a in run.prompt.attachments)
-    slim = msgspec.structs.replace(run, prompt=msgspec.structs.replace(run.prompt, attachments=attachments))
-    writing.emit(RunChanged(slim if attachments else run), run.session_id, run.id)
+    # The log has a run's prompt several times over; what was attached to it stands in the run's row and its message.
+    if attached := run.prompt.attachments:
+        without = tuple(msgspec.structs.replace(attachment, content="") for attachment in attached)
+        run = msgspec.structs.replace(run, prompt=msgspec.structs.replace(run.prompt, attachments=without))
+    writing.emit(RunChanged(run), run.session_id, run.id)

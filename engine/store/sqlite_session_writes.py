@@ -8,6 +8,7 @@ from engine.records.change import (
     CreateSession,
     DeleteMessage,
     DeleteSession,
+    PutMessage,
     UpdateMessage,
     UpdateSession,
 )
@@ -107,6 +108,16 @@ def update_message(writing: Writing, write: UpdateMessage) -> bool:
     if not write.quiet:
         writing.emit(MessageUpdated(message), message.session_id, message.run_id)
     return True
+
+
+def put_message(writing: Writing, write: PutMessage) -> bool:
+    """→ MessageCreated or MessageUpdated, if there is anything to write."""
+    row = writing.row("SELECT * FROM messages WHERE workspace_id = :workspace_id AND id = :id", id=write.message.id)
+    if row is None:
+        return create_message(writing, CreateMessage(write.message))
+    if rows.message_from_row(row) == write.message:
+        return True
+    return update_message(writing, UpdateMessage(write.message))
 
 
 def delete_message(writing: Writing, write: DeleteMessage) -> bool:

@@ -55,8 +55,7 @@ _Answer = tuple[_Job, outcome.Value[object] | outcome.Error]
 
 @final
 class SqliteThread:
-    """A thread that takes work from a queue and answers a batch of it with one wake-up: two to ten times cheaper than
-    a thread-pool call for each (measured in bench/store_writes.py).
+    """A thread that takes work from a queue, and answers a batch of it with one wake-up.
 
     Whoever makes one runs `host` in a nursery, waits for `wait_started`, and calls `close` to end it.
     """

@@ -15,7 +15,8 @@ _INSERT_EVENT = rows.insert("events", rows.EVENT_COLUMNS)
 class EventNumbers:
     """The numbers that one transaction gives to its events, a workspace at a time (R27).
 
-    It lives as long as the transaction, so there is nothing to put right when that is rolled back.
+    It lives as long as the transaction, so there is nothing to put right when that is rolled back; what is rolled back
+    inside it goes back to its mark.
     """
 
     def __init__(self, db: sqlite3.Connection) -> None:
@@ -37,6 +38,14 @@ class EventNumbers:
         self.require(workspace_id)
         self._given[workspace_id] += 1
         return self._given[workspace_id]
+
+    def mark(self) -> dict[WorkspaceId, int]:
+        """What is given so far, for `go_back`."""
+        return self._given.copy()
+
+    def go_back(self, mark: dict[WorkspaceId, int]) -> None:
+        """Take back what was given since, and forget the workspaces that were met since: one may be rolled back."""
+        self._given = mark
 
     def save(self) -> None:
         """Store what was given. The last thing before the commit."""

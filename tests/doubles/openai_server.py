@@ -39,7 +39,7 @@ Move = bytes | float | trio.Event | End
 
 @dataclass(frozen=True)
 class Reply:
-    """What the server does with one request."""
+    """What the server does with one request. With a status of 0 it does not say that it heard it."""
 
     moves: tuple[Move, ...] = ()
     status: int = 200
@@ -160,7 +160,8 @@ class _Connection:
         """Whether the connection can be used again."""
         headers = {"Transfer-Encoding": "chunked", **reply.headers}
         head = f"HTTP/1.1 {reply.status} Scripted\r\n" + "".join(f"{k}: {v}\r\n" for k, v in headers.items()) + "\r\n"
-        await self._stream.send_all(head.encode("latin-1"))
+        if reply.status:
+            await self._stream.send_all(head.encode("latin-1"))
         for move in reply.moves:
             if isinstance(move, bytes):
                 await self._stream.send_all(b"%x\r\n%b\r\n" % (len(move), move))

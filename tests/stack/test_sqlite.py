@@ -5,6 +5,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -174,12 +175,14 @@ async def test_a_nursery_that_is_left_by_hand_waits_for_its_tasks_and_wraps_noth
         await trio.lowlevel.checkpoint()
         joined.append("child")
 
-    with pytest.raises(ZeroDivisionError):
-        manager = trio.open_nursery()
-        nursery = await manager.__aenter__()
-        try:
+    async def body() -> None:
+        async with AsyncExitStack() as stack:
+            manager = trio.open_nursery()
+            nursery = await manager.__aenter__()
+            stack.push_async_callback(manager.__aexit__, None, None, None)
             nursery.start_soon(child)
-            1 // 0  # noqa: B018
-        finally:
-            await manager.__aexit__(None, None, None)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await body()
     assert joined == ["child"]

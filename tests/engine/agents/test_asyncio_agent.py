@@ -3,106 +3,28 @@
 import asyncio
 import gc
 import threading
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 import trio
+from structlog.testing import capture_logs
+from trio.testing import MockClock
 
 from engine.agents.asyncio_agent import CLEANUP_SECONDS, AsyncioTurn, asyncio_agent
-from engine.agents.protocol import ToolDescription
-from engine.records.ids import MessageId, RunId, SessionId
-from engine.records.message import FinishReason, Message, Role, Text, ToolCall
-from engine.records.run import Prompt, Usage
-from engine.tools.protocol import ToolOutcome
+from engine.records.message import FinishReason, ToolCall
+from engine.records.run import Usage
+from tests.engine.agents.fake_turn import FakeTurn
 from tests.examples.asyncio_agent_example import agent as example
 
 
-class FakeTurn:
-    """A Turn that writes down what is done with it. `tool` is what a tool call does, under Trio."""
-
-    run_id = RunId("run-1")
-    session_id = SessionId("session-1")
-    workspace = Path("/somewhere")
-    model: str | None = None
-    history: tuple[Message, ...] = ()
-
-    def __init__(self, text: str = "one two three") -> None:
-        self.prompt = Prompt(session_id=self.session_id, text=text)
-        self.said: list[object] = []
-        self.tool_began = trio.Event()
-        self.tool_ended = False
-
-    @property
-    def message(self) -> Message:
-        text = "".join(word for word in self.said if isinstance(word, str))
-        return Message(
-            id=MessageId("m"), session_id=self.session_id, role=Role.ASSISTANT, parts=(Text(text),), turn=1,
-            created_at_us=0, updated_at_us=0,
-        )  # fmt: skip
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
-
-    def think(self, text: str, signature: str = "") -> None:
-        self.said.append(("think", text, signature))
-
-    def begin_tool_call(self, call_id: str, name: str) -> None:
-        self.said.append(("begin", call_id, name))
-
-    def append_tool_input(self, call_id: str, text: str) -> None:
-        self.said.append(("input", call_id, text))
-
-    def end_tool_call(self, call_id: str) -> ToolCall:
-        self.said.append(("end", call_id))
-        return ToolCall(call_id, "look", "{}", finished=True)
-
-    def reset(self) -> None:
-        self.said.clear()
-
-    def speak_as(self, model: str, provider: str) -> None:
-        self.said.append(("as", model, provider))
-
-    def use(self, usage: Usage) -> None:
-        self.said.append(usage)
-
-    def finish(self, reason: FinishReason, *, title: str = "", details: str = "") -> None:
-        self.said.append((reason, title, details))
-
-    async def call_tool(self, call: ToolCall) -> ToolOutcome:
-        self.tool_began.set()
-        try:
-            await trio.sleep(10)
-        finally:
-            with trio.move_on_after(0.5, shield=True):
-                await trio.sleep(0.1)
-                self.tool_ended = True
-        return ToolOutcome(content=f"{call.name} saw it")
-
-    async def reject_tool_call(self, call: ToolCall, content: str) -> None:
-        await trio.sleep(1)
-        self.said.append(("reject", call.id, content))
-
-    async def next_step(self) -> None:
-        await trio.sleep(1)
-        self.said.append("next")
-
-    async def steered(self) -> tuple[Message, ...]:
-        await trio.sleep(1)
-        return (self.message,)
-
-    def tools(self) -> Mapping[str, ToolDescription]:
-        return {}
-
-
-async def test_the_example_answers_through_the_turn(autojump_clock: trio.testing.MockClock) -> None:
+async def test_the_example_answers_through_the_turn(autojump_clock: MockClock) -> None:
     turn = FakeTurn("a b c")
     await example.respond(turn)
     assert turn.said == ["1. a\n", "2. b\n", "3. c\n"]
 
 
-async def test_every_method_of_the_turn_reaches_it_from_asyncio(autojump_clock: trio.testing.MockClock) -> None:
+async def test_every_method_of_the_turn_reaches_it_from_asyncio(autojump_clock: MockClock) -> None:
     turn = FakeTurn()
 
     async def respond(seen: AsyncioTurn) -> None:
@@ -131,13 +53,13 @@ async def test_every_method_of_the_turn_reaches_it_from_asyncio(autojump_clock: 
     ]  # fmt: skip
 
 
-async def test_r33_asyncio_sleeps_on_trios_clock(autojump_clock: trio.testing.MockClock) -> None:
+async def test_r33_asyncio_sleeps_on_trios_clock(autojump_clock: MockClock) -> None:
     began = trio.current_time()
     await asyncio_agent(lambda turn: asyncio.sleep(3600)).respond(FakeTurn())
     assert trio.current_time() - began == pytest.approx(3600)
 
 
-async def test_turns_run_side_by_side(autojump_clock: trio.testing.MockClock) -> None:
+async def test_turns_run_side_by_side(autojump_clock: MockClock) -> None:
     both = trio.Event()
     inside = 0
 
@@ -158,7 +80,7 @@ async def test_turns_run_side_by_side(autojump_clock: trio.testing.MockClock) ->
     assert [turn.said for turn in turns] == [["a"], ["b"]]
 
 
-async def test_r10_cancelling_the_run_runs_the_handlers_of_every_task(autojump_clock: trio.testing.MockClock) -> None:
+async def test_r10_cancelling_the_run_runs_the_handlers_of_every_task(autojump_clock: MockClock) -> None:
     steps: list[str] = []
 
     async def beside(name: str) -> None:
@@ -184,7 +106,7 @@ async def test_r10_cancelling_the_run_runs_the_handlers_of_every_task(autojump_c
     assert trio.current_time() == pytest.approx(6)
 
 
-async def test_r10_cancelling_the_run_waits_for_the_tool_to_clean_up(autojump_clock: trio.testing.MockClock) -> None:
+async def test_r10_cancelling_the_run_waits_for_the_tool_to_clean_up(autojump_clock: MockClock) -> None:
     turn = FakeTurn()
 
     async def respond(seen: AsyncioTurn) -> None:
@@ -199,9 +121,7 @@ async def test_r10_cancelling_the_run_waits_for_the_tool_to_clean_up(autojump_cl
 
 
 @pytest.mark.parametrize("where", ["main", "task"])
-async def test_r22_code_that_swallows_its_cancellation_is_let_go_of(
-    where: str, autojump_clock: trio.testing.MockClock
-) -> None:
+async def test_r22_code_that_swallows_its_cancellation_is_let_go_of(where: str, autojump_clock: MockClock) -> None:
     closed: list[str] = []
 
     async def stubborn() -> None:
@@ -225,7 +145,7 @@ async def test_r22_code_that_swallows_its_cancellation_is_let_go_of(
     assert trio.current_time() == pytest.approx(5 + CLEANUP_SECONDS)
 
 
-async def test_r22_code_that_swallows_everything_is_left_asleep(autojump_clock: trio.testing.MockClock) -> None:
+async def test_r22_code_that_swallows_everything_is_left_asleep(autojump_clock: MockClock) -> None:
     is_stubborn = True
 
     async def respond(turn: AsyncioTurn) -> None:
@@ -240,7 +160,7 @@ async def test_r22_code_that_swallows_everything_is_left_asleep(autojump_clock: 
     is_stubborn = False
 
 
-async def test_r22_a_task_left_behind_does_not_hold_up_the_end(autojump_clock: trio.testing.MockClock) -> None:
+async def test_r22_a_task_left_behind_does_not_hold_up_the_end(autojump_clock: MockClock) -> None:
     left: list[asyncio.Task[bool]] = []
 
     async def respond(turn: AsyncioTurn) -> None:
@@ -251,7 +171,7 @@ async def test_r22_a_task_left_behind_does_not_hold_up_the_end(autojump_clock: t
     assert left[0].cancelled()
 
 
-async def test_r22_an_async_generator_left_half_way_is_closed(autojump_clock: trio.testing.MockClock) -> None:
+async def test_r22_an_async_generator_left_half_way_is_closed(autojump_clock: MockClock) -> None:
     steps: list[str] = []
 
     async def numbers() -> AsyncIterator[int]:  # noqa: ASYNC900  # asyncio's
@@ -270,7 +190,25 @@ async def test_r22_an_async_generator_left_half_way_is_closed(autojump_clock: tr
     assert steps == ["closed"]
 
 
-async def test_an_error_comes_out_as_itself(autojump_clock: trio.testing.MockClock) -> None:
+async def test_r22_an_async_generator_that_will_not_close_is_let_go_of(autojump_clock: MockClock) -> None:
+    async def numbers() -> AsyncIterator[int]:  # noqa: ASYNC900  # asyncio's
+        try:
+            yield 1
+        finally:
+            for _ in range(1000):
+                with suppress(asyncio.CancelledError):
+                    await asyncio.sleep(10)  # noqa: ASYNC102
+
+    async def respond(turn: AsyncioTurn) -> None:
+        kept.append(numbers())
+        await anext(kept[0])
+
+    kept: list[AsyncIterator[int]] = []
+    await asyncio_agent(respond).respond(FakeTurn())
+    assert trio.current_time() == pytest.approx(CLEANUP_SECONDS)
+
+
+async def test_an_error_comes_out_as_itself(autojump_clock: MockClock) -> None:
     class Mine(Exception):
         pass
 
@@ -282,19 +220,40 @@ async def test_an_error_comes_out_as_itself(autojump_clock: trio.testing.MockClo
         await asyncio_agent(respond).respond(FakeTurn())
 
 
-async def test_a_failing_clean_up_is_told(autojump_clock: trio.testing.MockClock) -> None:
+async def test_an_error_in_a_task_that_nobody_awaits_is_logged_as_asyncio_does(autojump_clock: MockClock) -> None:
+    async def lost() -> None:
+        raise ValueError("lost")
+
+    async def respond(turn: AsyncioTurn) -> None:
+        task = asyncio.create_task(lost())
+        await asyncio.sleep(1)
+        del task
+        gc.collect()
+        await asyncio.sleep(1)
+        turn.say("done")
+
+    turn = FakeTurn()
+    with capture_logs() as logs:
+        await asyncio_agent(respond).respond(turn)
+    assert turn.said == ["done"]
+    [log] = logs
+    assert (log["event"], log["run_id"]) == ("asyncio_agent_error", "run-1")
+    assert repr(log["exc_info"]) == "ValueError('lost')"
+
+
+async def test_a_failing_clean_up_is_told(autojump_clock: MockClock) -> None:
     async def respond(turn: AsyncioTurn) -> None:
         try:
             await asyncio.sleep(1000)
         finally:
             raise ValueError("clean-up")
 
-    with trio.move_on_after(1), pytest.raises(ValueError, match="clean-up"):
+    with pytest.raises(ValueError, match="clean-up"), trio.move_on_after(1):
         await asyncio_agent(respond).respond(FakeTurn())
 
 
 async def test_an_agent_that_cancels_itself_fails_with_an_ordinary_error(
-    autojump_clock: trio.testing.MockClock,
+    autojump_clock: MockClock,
 ) -> None:
     async def respond(turn: AsyncioTurn) -> None:
         raise asyncio.CancelledError
@@ -303,7 +262,7 @@ async def test_an_agent_that_cancels_itself_fails_with_an_ordinary_error(
         await asyncio_agent(respond).respond(FakeTurn())
 
 
-async def test_an_error_of_a_tool_reaches_the_asyncio_code(autojump_clock: trio.testing.MockClock) -> None:
+async def test_an_error_of_a_tool_reaches_the_asyncio_code(autojump_clock: MockClock) -> None:
     class Broken(FakeTurn):
         async def next_step(self) -> None:
             await trio.sleep(1)

@@ -39,20 +39,22 @@ async def last_number(pending: Pending) -> int | None:
     return (await pending.wait()).events[-1].seq
 
 
-async def test_a_commit_gives_what_the_store_gave(store: GatedStore) -> None:
+async def test_a_commit_gives_what_the_store_gave(store: GatedStore, autojump_clock: MockClock) -> None:
     async with open_log(store) as log:
         committed = await log.commit(create(1))
     assert (committed.applied, numbers(committed.events)) == ((True,), [2])
 
 
-async def test_r27_the_order_of_submitting_is_the_order_of_numbers_whoever_waits_first(store: GatedStore) -> None:
+async def test_r27_the_order_of_submitting_is_the_order_of_numbers_whoever_waits_first(
+    store: GatedStore, autojump_clock: MockClock
+) -> None:
     async with open_log(store) as log:
         waiting = [log.submit(create(n)) for n in range(20)]
         given = [await last_number(pending) for pending in reversed(waiting)]
     assert given == list(range(21, 1, -1))
 
 
-async def test_what_waits_shares_a_commit(store: GatedStore) -> None:
+async def test_what_waits_shares_a_commit(store: GatedStore, autojump_clock: MockClock) -> None:
     store.before_commit = Gate()
     async with open_log(store) as log:
         first = log.submit(create(0))
@@ -67,7 +69,9 @@ async def test_what_waits_shares_a_commit(store: GatedStore) -> None:
     assert (log.statistics().commits, log.statistics().committed) == (3, 600)
 
 
-async def test_what_was_submitted_before_the_writer_runs_is_written(store: GatedStore) -> None:
+async def test_what_was_submitted_before_the_writer_runs_is_written(
+    store: GatedStore, autojump_clock: MockClock
+) -> None:
     log = EventLog(store, LocalBus())
     pending = log.submit(create(1))
     async with trio.open_nursery() as nursery:
@@ -79,7 +83,9 @@ async def test_what_was_submitted_before_the_writer_runs_is_written(store: Gated
 # -- publishing
 
 
-async def test_r27_events_are_published_after_their_commit_and_in_its_order(store: GatedStore) -> None:
+async def test_r27_events_are_published_after_their_commit_and_in_its_order(
+    store: GatedStore, autojump_clock: MockClock
+) -> None:
     bus = LocalBus()
     subscription = bus.subscribe(W)
     store.after_commit = Gate()
@@ -94,7 +100,9 @@ async def test_r27_events_are_published_after_their_commit_and_in_its_order(stor
     assert numbers(await subscription.receive()) == [2, 3, 4, 5, 6]
 
 
-async def test_r27_who_is_woken_finds_every_event_of_the_batch_published(store: GatedStore) -> None:
+async def test_r27_who_is_woken_finds_every_event_of_the_batch_published(
+    store: GatedStore, autojump_clock: MockClock
+) -> None:
     bus = LocalBus()
     seen: list[tuple[int | None, int | None]] = []
 
@@ -108,7 +116,9 @@ async def test_r27_who_is_woken_finds_every_event_of_the_batch_published(store: 
     assert sorted(seen) == [(2, 4), (3, 4), (4, 4)]
 
 
-async def test_a_failed_change_publishes_nothing_and_its_neighbours_do(store: GatedStore) -> None:
+async def test_a_failed_change_publishes_nothing_and_its_neighbours_do(
+    store: GatedStore, autojump_clock: MockClock
+) -> None:
     bus = LocalBus()
     subscription = bus.subscribe(W)
     async with open_log(store, bus) as log:
@@ -123,7 +133,9 @@ async def test_a_failed_change_publishes_nothing_and_its_neighbours_do(store: Ga
     assert numbers(await subscription.receive()) == [2, 3, 4]
 
 
-async def test_r26_a_store_that_fails_one_change_fails_its_waiter_alone(store: GatedStore) -> None:
+async def test_r26_a_store_that_fails_one_change_fails_its_waiter_alone(
+    store: GatedStore, autojump_clock: MockClock
+) -> None:
     failing = FailingStore(store, nth(2))
     async with open_log(failing) as log:
         first, second, third = (log.submit(create(n)) for n in range(3))
@@ -133,7 +145,7 @@ async def test_r26_a_store_that_fails_one_change_fails_its_waiter_alone(store: G
     assert failing.failed == 1
 
 
-async def test_volatile_events_are_published_at_once(store: GatedStore) -> None:
+async def test_volatile_events_are_published_at_once(store: GatedStore, autojump_clock: MockClock) -> None:
     bus = LocalBus()
     subscription = bus.subscribe(W)
     log = EventLog(store, bus)
@@ -146,7 +158,7 @@ async def test_volatile_events_are_published_at_once(store: GatedStore) -> None:
 # -- bounds
 
 
-async def test_r26_a_log_that_is_full_refuses_and_recovers(store: GatedStore) -> None:
+async def test_r26_a_log_that_is_full_refuses_and_recovers(store: GatedStore, autojump_clock: MockClock) -> None:
     store.before_commit = Gate()
     async with open_log(store, limit=3) as log:
         first = log.submit(create(0))
@@ -160,7 +172,7 @@ async def test_r26_a_log_that_is_full_refuses_and_recovers(store: GatedStore) ->
         assert numbers((await log.commit(create(4))).events) == [6]
 
 
-async def test_r30_flushes_are_dropped_when_the_log_is_half_full(store: GatedStore) -> None:
+async def test_r30_flushes_are_dropped_when_the_log_is_half_full(store: GatedStore, autojump_clock: MockClock) -> None:
     store.before_commit = Gate()
     flush = change(UpdateMessage(message("0", "more"), quiet=True))
     async with open_log(store, limit=10) as log:
@@ -193,7 +205,7 @@ async def test_canceling_a_waiter_withdraws_nothing(store: GatedStore, autojump_
     assert [m.id for m in await store.messages(W, message("1").session_id)] == ["1", "2"]
 
 
-async def test_a_change_can_be_waited_for_by_many_and_afterwards(store: GatedStore) -> None:
+async def test_a_change_can_be_waited_for_by_many_and_afterwards(store: GatedStore, autojump_clock: MockClock) -> None:
     async with open_log(store) as log:
         pending = log.submit(create(1))
         async with trio.open_nursery() as nursery:
@@ -202,7 +214,7 @@ async def test_a_change_can_be_waited_for_by_many_and_afterwards(store: GatedSto
         assert await last_number(pending) == 2
 
 
-async def test_a_closed_log_writes_what_it_has_and_takes_nothing(store: GatedStore) -> None:
+async def test_a_closed_log_writes_what_it_has_and_takes_nothing(store: GatedStore, autojump_clock: MockClock) -> None:
     store.before_commit = Gate()
     async with open_log(store) as log:
         waiting = [log.submit(create(n)) for n in range(3)]
@@ -214,7 +226,9 @@ async def test_a_closed_log_writes_what_it_has_and_takes_nothing(store: GatedSto
         assert [await last_number(pending) for pending in waiting] == [2, 3, 4]
 
 
-async def test_waiting_until_it_is_drained_waits_for_what_is_being_written_too(store: GatedStore) -> None:
+async def test_waiting_until_it_is_drained_waits_for_what_is_being_written_too(
+    store: GatedStore, autojump_clock: MockClock
+) -> None:
     store.after_commit = Gate()
     async with open_log(store) as log, trio.open_nursery() as nursery:
         log.submit(create(1))
@@ -240,7 +254,9 @@ class BrokenStore(GatedStore):
         raise ZeroDivisionError
 
 
-async def test_r22_when_the_writer_dies_everybody_who_waits_is_told(store: GatedStore) -> None:
+async def test_r22_when_the_writer_dies_everybody_who_waits_is_told(
+    store: GatedStore, autojump_clock: MockClock
+) -> None:
     broken = BrokenStore(store)
     broken.before_commit = Gate()
     log = EventLog(broken, LocalBus())
@@ -327,7 +343,9 @@ async def test_a_canceled_writer_that_nobody_closes_ends_at_its_deadline(
         log.submit(create(1))
 
 
-async def test_r27_a_commit_in_flight_is_published_though_the_writer_is_canceled(store: GatedStore) -> None:
+async def test_r27_a_commit_in_flight_is_published_though_the_writer_is_canceled(
+    store: GatedStore, autojump_clock: MockClock
+) -> None:
     bus = LocalBus()
     subscription = bus.subscribe(W)
     store.after_commit = Gate()

@@ -110,7 +110,7 @@ class Watcher:
     def shape(self) -> list[int | str]:
         """Numbers of durable events, names of volatile ones."""
         names = {MessageProgress: "progress", MessageSnapshot: "snapshot", Reset: "reset"}
-        return [names[type(event.body)] if event.seq is None else event.seq for event in self.got]  # type: ignore[index]
+        return [names[type(event.body)] if event.seq is None else event.seq for event in self.got]
 
     async def receive(self) -> list[Event]:
         """One batch, at least one event."""
@@ -122,12 +122,12 @@ class Watcher:
 
     async def catch_up(self) -> None:
         """Take everything that comes without time passing; under a clock that jumps."""
-        with trio.move_on_after(1):
-            while not self.is_at_end:
-                try:
+        try:
+            with trio.move_on_after(1):
+                while True:
                     await self.receive()
-                except trio.EndOfChannel:
-                    self.is_at_end = True
+        except trio.EndOfChannel:
+            self.is_at_end = True
 
     def _fold(self, event: Event) -> None:
         assert event.seq is None or event.seq > max(self.numbers, default=-1), "a repeat, or out of order"

@@ -1,8 +1,10 @@
 """Asking a model in a test."""
 
+from engine.models.openai import Endpoint
 from engine.models.protocol import (
     Chunk,
     LanguageModel,
+    ModelInfo,
     ModelMessage,
     ModelRequest,
     ModelToolCall,
@@ -12,8 +14,20 @@ from engine.models.protocol import (
     TextDelta,
     UsageReport,
 )
+from engine.models.settings import Secret
 from engine.records.message import Attachment, FinishReason
 from engine.records.run import Usage
+
+KEY = "sk-hidden-1234567890"
+INFO = ModelInfo(id="gpt-x", provider="test", name="GPT X")
+
+
+def endpoint(base_url: str, *, key: str | None = KEY, read_timeout_s: float = 10.0) -> Endpoint:
+    """A provider called Test."""
+    return Endpoint(
+        provider="test", name="Test", base_url=base_url, api_key=Secret(key) if key else None,
+        connect_timeout_s=5.0, read_timeout_s=read_timeout_s,
+    )  # fmt: skip
 
 
 def user(text: str = "hello", *attachments: Attachment) -> ModelMessage:

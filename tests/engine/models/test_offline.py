@@ -185,7 +185,9 @@ async def test_a_script_given_to_the_model_plays_each_turn_from_its_start() -> N
 
 
 async def test_the_helper_does_not_read_scripts_in_prompts() -> None:
-    assert "You asked" in text_of(await ask(OfflineModel(), request(user(scripted([{"fail": "server"}])))))
+    asked = request(user(scripted([{"fail": "server"}])))
+    assert "You asked" in text_of(await ask(OfflineModel(), asked))
+    assert text_of(await ask(OfflineModel(script='[[{"text": "given"}]]'), asked)) == "given"
 
 
 async def test_offline_script_without_a_script_says_where_one_comes_from() -> None:
@@ -261,12 +263,21 @@ async def test_failures_are_counted_for_each_session_and_each_place() -> None:
     assert text_of(await ask(model, request(prompt))) == "x"
 
 
+async def test_failures_of_a_turn_that_was_given_up_do_not_count_for_the_next() -> None:
+    model = OfflineModel(SCRIPT, script='[[{"fail": "server", "times": 2}, {"text": "x"}]]')
+    given_up, following = request(user()), request(user(), assistant("[failed]"), user())
+    for asked in (given_up, following, following):
+        with pytest.raises(ModelError):
+            await ask(model, asked)
+    assert text_of(await ask(model, following)) == "x"
+
+
 async def test_the_memory_of_failures_is_bounded() -> None:
     model = OfflineModel(SCRIPT, script='[[{"fail": "server", "times": 5}]]')
-    for number in range(3):
+    for number in range(COUNTED_FAILURES + 5):
         with pytest.raises(ModelError):
             await ask(model, request(session_id=str(number)))
-    assert len(model._failures) == 3 <= COUNTED_FAILURES
+    assert len(model._failures) == COUNTED_FAILURES
 
 
 async def test_a_gate_holds_the_stream_where_it_stands() -> None:

@@ -1,17 +1,15 @@
 """The OpenAI-compatible client against a server that speaks the protocol, well and badly, over real sockets."""
 
 import gc
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
-from engine.errors import ConfigInvalid, ModelError
-from engine.models.openai import Endpoint, OpenAIModel, OpenAIProvider, open_openai
+from engine.models.openai import OpenAIModel, OpenAIProvider, open_openai
 from engine.models.protocol import (
-    Chunk,
-    ModelInfo,
     ReasoningDelta,
     StreamFinish,
     TextDelta,
@@ -20,8 +18,6 @@ from engine.models.protocol import (
     ToolCallStart,
     UsageReport,
 )
-from engine.models.retry import with_retries
-from engine.models.settings import Secret
 from engine.models.statistics import RequestStatistics
 from engine.records.message import FinishReason
 from engine.records.run import Usage
@@ -29,13 +25,11 @@ from tests.doubles.openai_server import (
     CUT,
     DONE,
     HANG,
-    RESET,
     OpenAIServer,
     Reply,
     answer,
     call,
     event,
-    open_openai_server,
     refusal,
     say,
     split,
@@ -43,45 +37,9 @@ from tests.doubles.openai_server import (
     think,
     used,
 )
-from tests.engine.models.asking import ask, flat, request, text_of, user
+from tests.engine.models.asking import INFO, KEY, ask, endpoint, flat, request, text_of, user
 
 pytestmark = pytest.mark.slow
-
-KEY = "sk-hidden-1234567890"
-INFO = ModelInfo(id="gpt-x", provider="test", name="GPT X")
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[OpenAIServer]:
-    with trio.fail_after(20):
-        async with open_openai_server() as running:
-            yield running
-
-
-def endpoint(base_url: str, *, key: str | None = KEY, read_timeout_s: float = 10.0) -> Endpoint:
-    return Endpoint(
-        provider="test", name="Test", base_url=base_url, api_key=Secret(key) if key else None,
-        connect_timeout_s=5.0, read_timeout_s=read_timeout_s,
-    )  # fmt: skip
-
-
-@pytest.fixture
-async def provider(server: OpenAIServer) -> AsyncIterator[OpenAIProvider]:
-    async with open_openai(endpoint(server.base_url)) as opened:
-        yield opened
-
-
-@pytest.fixture
-def model(provider: OpenAIProvider) -> OpenAIModel:
-    return provider.model(INFO)
-
-
-async def fails(model: OpenAIModel) -> ModelError:
-    """How asking fails."""
-    with pytest.raises(ModelError) as caught:
-        await ask(model)
-    assert KEY not in f"{caught.value}{caught.value!r}"
-    return caught.value
 
 
 # -- answers -----------------------------------------------------------------------------------------------------------
@@ -201,7 +159,7 @@ async def test_r10_cancelling_closes_the_connection_at_once(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(listen, provider.model(INFO))
         seen = await server.wait_request()
-        await trio.testing.wait_all_tasks_blocked(0.01)
+        await wait_all_tasks_blocked(0.01)
         assert not seen.gone.is_set()
         assert provider.statistics().open == 1
         nursery.cancel_scope.cancel()
@@ -273,134 +231,3 @@ async def test_a_canceled_stream_harms_no_other(server: OpenAIServer, model: Ope
             inner.cancel_scope.cancel()
         gate.set()
     assert said == ["yz"]
-
-
-# -- R20: failures -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("end", [CUT, RESET])
-@pytest.mark.parametrize("before", [(), (say("par"),)])
-async def test_r20_a_dropped_connection_is_told_after_what_was_said(
-    end: Any, before: tuple[Any, ...], server: OpenAIServer, provider: OpenAIProvider
-) -> None:
-    server.enqueue(answer(*before, 0.01, end))
-    said: list[Chunk] = []
-
-    async def listen() -> None:
-        async with provider.model(INFO).open_stream(request()) as stream:
-            async for batch in stream:
-                said.extend(batch)
-
-    with pytest.raises(ModelError) as caught:
-        await listen()
-    assert caught.value.kind == "connection"
-    assert len(said) == len(before)
-    assert provider.statistics().open == 0
-    gc.collect()
-
-
-@pytest.mark.parametrize(
-    ("reply", "kind", "retry_after"),
-    [
-        (refusal(401, {"error": {"message": f"Incorrect API key provided: {KEY}"}}), "authentication", None),
-        (refusal(404, {"error": {"message": "no such model", "code": "model_not_found"}}), "not_found", None),
-        (refusal(429, {"error": {"message": "slow down"}}, {"Retry-After": "3"}), "rate_limit", 3),
-        (refusal(429, {"error": {"message": "slow down"}}, {"Retry-After-Ms": "1500"}), "rate_limit", 1.5),
-        (refusal(400, {"error": {"message": "x", "code": "context_length_exceeded"}}), "context_length", None),
-        (refusal(500, "<h1>Oops</h1>", {"Content-Type": "text/html"}), "server", None),
-        (refusal(503, ""), "overloaded", None),
-        (refusal(500, "x" * 1_000_000), "server", None),
-        (Reply((b"{", CUT), status=500), "server", None),
-        (refusal(200, {"error": {"message": "x", "code": 529}}), "overloaded", None),
-        (answer(say("x"), {"error": {"message": "x", "code": 429}}), "rate_limit", None),
-        (answer(say("x"), b"data: {broken\n\n"), "protocol", None),
-        (answer(say("x"), b"data: " + b"x" * 9_000_000), "protocol", None),
-        (answer(say("x"), done=False), "connection", None),
-        (answer(done=False), "connection", None),
-    ],
-)
-async def test_r20_refusals_and_broken_answers_have_their_kinds(
-    reply: Reply, kind: str, retry_after: float | None, server: OpenAIServer, provider: OpenAIProvider
-) -> None:
-    server.enqueue(reply)
-    error = await fails(provider.model(INFO))
-    assert error.kind == kind
-    assert error.retry_after == retry_after
-    assert provider.statistics() == RequestStatistics(opened=1, closed=1)
-    gc.collect()
-
-
-async def test_r20_a_provider_that_is_not_there_cannot_be_reached() -> None:
-    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    port = listeners[0].socket.getsockname()[1]
-    await listeners[0].aclose()
-    async with open_openai(endpoint(f"http://127.0.0.1:{port}/v1")) as provider:
-        error = await fails(provider.model(INFO))
-    assert error.kind == "connection"
-    assert str(port) in error.details
-
-
-async def test_r20_a_provider_that_falls_silent_is_given_up(server: OpenAIServer) -> None:
-    server.enqueue(answer(say("x"), HANG))
-    async with open_openai(endpoint(server.base_url, read_timeout_s=0.05)) as provider:
-        error = await fails(provider.model(INFO))
-    assert error.kind == "connection"
-    assert "read_timeout_s" in error.details
-
-
-async def test_r20_retries_reach_the_answer(server: OpenAIServer, model: OpenAIModel) -> None:
-    headers = {"Retry-After": "0.01"}
-    server.enqueue(
-        refusal(429, {"error": "slow"}, headers), refusal(503, {"error": "busy"}, headers), answer(say("x"), stop())
-    )
-    assert text_of(await with_retries(lambda: ask(model))) == "x"
-    assert len(server.requests) == 3
-
-
-# -- endpoints ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "base_url", ["", "api.openai.com/v1", "ftp://host/v1", "http:///v1", "http://host:port/v1", "http://[::1/v1", "/v1"]
-)
-async def test_an_address_that_cannot_be_used_is_refused_at_once(base_url: str) -> None:
-    with pytest.raises(ConfigInvalid, match=r"providers\.test: the base URL must look like") as caught:
-        endpoint(base_url).check("providers.test")
-    assert KEY not in str(caught.value)
-
-
-async def test_a_password_in_the_address_is_refused_without_showing_it() -> None:
-    with pytest.raises(ConfigInvalid, match="must not hold a password") as caught:
-        endpoint("https://me:secret@host/v1").check("x")
-    assert "secret" not in str(caught.value)
-
-
-@pytest.mark.parametrize("key", ["sk-a\nb", "sk-é", "sk\x00"])
-async def test_a_key_that_cannot_be_sent_is_refused_without_showing_it(key: str) -> None:
-    with pytest.raises(ConfigInvalid, match="the key has characters") as caught:
-        async with open_openai(endpoint("http://host/v1", key=key)):
-            raise AssertionError
-    assert key not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("base_url", "url"),
-    [
-        ("http://host/v1", "http://host/v1/chat/completions"),
-        ("http://host/v1/", "http://host/v1/chat/completions"),
-        ("http://host/v1/chat/completions", "http://host/v1/chat/completions"),
-    ],
-)
-async def test_the_address_is_that_of_the_api_or_of_the_call(base_url: str, url: str) -> None:
-    assert endpoint(base_url).url == url
-
-
-async def test_only_openai_is_told_the_limit_under_its_new_name() -> None:
-    assert endpoint("https://api.openai.com/v1").max_tokens_field == "max_completion_tokens"
-    assert endpoint("http://localhost/v1").max_tokens_field == "max_tokens"
-
-
-async def test_the_key_is_in_no_repr() -> None:
-    async with open_openai(endpoint("http://host/v1")) as provider:
-        shown = [endpoint("http://host"), provider, provider.model(INFO), vars(provider), vars(provider.model(INFO))]
-        assert KEY not in f"{shown!r}{shown}"

@@ -1,7 +1,7 @@
 """R22: how long the client waits for what may never come, on Trio's clock and without a network."""
 
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 
 import httpx2
 import pytest
@@ -11,6 +11,7 @@ from trio.testing import MockClock
 from engine.errors import ModelError
 from engine.models.openai import (
     AFTER_REASON_SECONDS,
+    BATCHES_PER_CHECKPOINT,
     CLOSE_SECONDS,
     DRAIN_SECONDS,
     ERROR_BODY_SECONDS,
@@ -23,14 +24,16 @@ from engine.records.run import Usage
 from tests.doubles.openai_server import DONE, event, say, stop, used
 from tests.engine.models.asking import ask, request, text_of, usage_of
 
-Move = bytes | float  # bytes, or how long to be silent
+ENDPOINT = Endpoint(provider="test", name="Test", base_url="http://test/v1")
+INFO = ModelInfo(id="m", provider="test", name="M")
+Move = bytes | bytearray | float  # bytes; bytes that are there already; or how long to be silent
 
 
 class Body(httpx2.AsyncByteStream):
     """A body that takes its time, and may take it to be closed too."""
 
-    def __init__(self, moves: tuple[Move, ...], closing: float) -> None:
-        self._moves = iter(moves)
+    def __init__(self, moves: Iterator[Move], closing: float) -> None:
+        self._moves = moves
         self._closing = closing
 
     def __aiter__(self) -> AsyncIterator[bytes]:
@@ -38,6 +41,8 @@ class Body(httpx2.AsyncByteStream):
 
     async def __anext__(self) -> bytes:
         for move in self._moves:
+            if isinstance(move, bytearray):
+                return bytes(move)
             if isinstance(move, bytes):
                 await trio.lowlevel.checkpoint()
                 return move
@@ -51,8 +56,8 @@ class Body(httpx2.AsyncByteStream):
 class Transport(httpx2.AsyncBaseTransport):
     """Answers every request with these moves."""
 
-    def __init__(self, moves: tuple[Move, ...], status: int, closing: float) -> None:
-        self._moves = moves
+    def __init__(self, moves: Iterable[Move], status: int, closing: float) -> None:
+        self._moves = iter(moves)
         self._status = status
         self._closing = closing
 
@@ -63,8 +68,7 @@ class Transport(httpx2.AsyncBaseTransport):
 def answering(*moves: Move, status: int = 200, closing: float = 0.0) -> OpenAIModel:
     """A model whose answers are made of these moves."""
     client = httpx2.AsyncClient(transport=Transport(moves, status, closing))
-    endpoint = Endpoint(provider="test", name="Test", base_url="http://test/v1")
-    return OpenAIProvider(endpoint, client).model(ModelInfo(id="m", provider="test", name="M"))
+    return OpenAIProvider(ENDPOINT, client).model(INFO)
 
 
 async def test_what_follows_the_reason_is_waited_for_a_little(autojump_clock: MockClock) -> None:
@@ -99,6 +103,38 @@ async def test_r22_a_refusal_whose_body_never_ends_is_told_all_the_same(autojump
         await ask(answering(b'{"error": ', math.inf, status=503))
     assert caught.value.kind == "overloaded"
     assert trio.current_time() == pytest.approx(ERROR_BODY_SECONDS)
+
+
+async def test_r22_no_more_of_a_refusal_is_read_than_is_shown(autojump_clock: MockClock) -> None:
+    read: list[bytes] = []
+
+    def pour() -> Iterator[bytes]:
+        while True:
+            read.append(b"x" * 10_000)
+            yield read[-1]
+
+    client = httpx2.AsyncClient(transport=Transport(pour(), 500, 0.0))
+    model = OpenAIProvider(ENDPOINT, client).model(INFO)
+    with pytest.raises(ModelError):
+        await ask(model)
+    assert len(read) < 10
+
+
+async def test_a_flood_of_words_lets_others_run(autojump_clock: MockClock) -> None:
+    turns = 0
+
+    async def beside() -> None:
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    flood = [bytearray(event(say("x")))] * 1000
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(beside)
+        await ask(answering(*flood, event(stop()), DONE))
+        nursery.cancel_scope.cancel()
+    assert turns >= 1000 // BATCHES_PER_CHECKPOINT
 
 
 async def test_r13_closing_is_bounded_even_if_it_hangs(autojump_clock: MockClock) -> None:

@@ -44,10 +44,13 @@ def forms(tmp_path: Path) -> dict[str, OpenStore]:
 
 @pytest.mark.parametrize("form", ["threads", "inline", "memory"])
 async def test_an_error_of_the_body_is_let_through_as_it_is(form: str, tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError):
+    async def fail() -> None:
         async with forms(tmp_path)[form] as store:
             await make_workspace(store)
-            1 // 0  # noqa: B018
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await fail()
 
 
 async def test_no_thread_outlives_the_store_whatever_it_is_left_by(tmp_path: Path) -> None:
@@ -62,14 +65,21 @@ async def test_no_thread_outlives_the_store_whatever_it_is_left_by(tmp_path: Pat
     assert threading.active_count() <= before + 3
 
 
-async def test_opening_in_a_canceled_scope_leaves_nothing_open(tmp_path: Path) -> None:
-    with trio.CancelScope() as scope:
-        scope.cancel()
-        async with open_sqlite_store(tmp_path):
-            await trio.lowlevel.checkpoint()
-    assert scope.cancelled_caught
-    async with open_sqlite_store(tmp_path):
-        pass
+@pytest.mark.parametrize("inline", [True, False], ids=["inline", "threads"])
+@pytest.mark.parametrize("steps", range(5))
+async def test_opening_that_is_canceled_leaves_nothing_open(tmp_path: Path, inline: bool, steps: int) -> None:
+    async def open_and_stay() -> None:
+        async with open_sqlite_store(tmp_path, inline=inline):
+            await trio.sleep_forever()
+
+    with trio.fail_after(SECONDS):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(open_and_stay)
+            for _ in range(steps):
+                await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()
+        async with open_sqlite_store(tmp_path, inline=inline):
+            pass
 
 
 async def test_r26_a_second_open_in_one_process_is_refused(tmp_path: Path) -> None:
@@ -132,18 +142,15 @@ async def test_a_canceled_commit_is_whole_or_not_there(tmp_path: Path) -> None:
         async with open_sqlite_store(tmp_path) as store:
             await make_workspace(store)
             for n in range(40):
-                with trio.CancelScope() as scope:
-                    async with trio.open_nursery() as nursery:
-                        nursery.start_soon(
-                            write, store, accept(str(n), n + 1), CreateMessage(message(str(n), run=str(n)))
-                        )
-                        for _ in range(n % 5):
-                            await trio.lowlevel.checkpoint()
-                        scope.cancel()
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(write, store, accept(str(n), n + 1), CreateMessage(message(str(n), run=str(n))))
+                    for _ in range(n % 5):
+                        await trio.lowlevel.checkpoint()
+                    nursery.cancel_scope.cancel()
             for n in range(40):
                 found = await store.run(W, RunId(str(n)))
                 assert (found is None) == (await store.message(W, message(str(n)).id) is None)
-            (latest,) = {(await store.event_range(W)).latest}
+            latest = (await store.event_range(W)).latest
             assert numbers(await store.events_after(W, 0, limit=999)) == list(range(1, latest + 1))
 
 

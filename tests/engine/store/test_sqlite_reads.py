@@ -150,7 +150,8 @@ async def test_r28_the_events_of_one_run_are_read_alone(store: Store) -> None:
 
 async def test_an_unknown_workspace_is_empty(empty_store: Store) -> None:
     assert await empty_store.event_range(W) == EventRange(0, 0)
-    assert await empty_store.sessions(W) == await empty_store.workspaces() == []
+    assert await empty_store.sessions(W) == []
+    assert await empty_store.workspaces() == []
     assert await empty_store.settings(W) == await empty_store.settings(None) == {}
 
 

@@ -8,10 +8,11 @@ from engine.records.change import (
     CreateSession,
     DeleteSession,
     Ending,
+    PutMessage,
     QueueRun,
+    RequestCancel,
     SettleRun,
     StartRun,
-    UpdateMessage,
     UpdateSession,
 )
 from engine.records.event import AgentFailed, AgentFinished, RunChanged, RunCompleted
@@ -25,6 +26,8 @@ from tests.engine.store.samples import (
     W,
     accept,
     cancel,
+    change,
+    committed,
     ending,
     kinds,
     make_run,
@@ -50,8 +53,8 @@ async def stored(store: Store, id: str = R) -> RunRecord:
 
 
 async def test_r02_an_accepted_run_has_its_row_its_hash_and_its_event(store: Store) -> None:
-    committed = await write(store, accept("r", key="k"))
-    (event,) = committed.events
+    outcome = await write(store, accept("r", key="k"))
+    (event,) = outcome.events
     assert event.body == RunChanged(run("r", key="k"))
     assert (event.run_id, event.session_id) == (R, S)
     found = await store.run(W, R)
@@ -87,8 +90,8 @@ async def test_r06_runs_without_a_key_do_not_meet(store: Store) -> None:
 
 
 async def test_an_acceptance_for_a_session_that_is_gone_does_not_apply(store: Store) -> None:
-    committed = await write(store, accept("r", session="gone"))
-    assert (committed.applied, committed.events) == ((False,), ())
+    outcome = await write(store, accept("r", session="gone"))
+    assert (outcome.applied, outcome.events) == ((False,), ())
 
 
 async def test_r18_the_id_of_a_run_that_went_with_its_session_is_not_used_again(store: Store) -> None:
@@ -135,8 +138,8 @@ async def test_a_steered_run_names_its_host_and_can_come_back_to_the_queue(store
     await write(store, accept("r", 2))
     words = message("m", run="r", turn=1)
     steered = StartRun(run_id=R, at_us=AT + 5, steered_into=RunId("host"), writes=(CreateMessage(words),))
-    committed = await write(store, steered)
-    assert kinds(committed.events) == ["run_changed", "message_created"]
+    outcome = await write(store, steered)
+    assert kinds(outcome.events) == ["run_changed", "message_created"]
     assert (await stored(store)).steered_into == "host"
     assert (await write(store, QueueRun(R))).applied == (True,)
     now = await stored(store)
@@ -157,9 +160,9 @@ async def test_a_run_that_has_ended_is_not_started_again_and_nothing_of_that_is_
     await make_run(store, "r", state=state)
     before = await stored(store)
     again = StartRun(run_id=R, at_us=AT, writes=(CreateMessage(message("m")),))
-    committed = await write(store, again, QueueRun(R), settle("r"), cancel("r"))
-    assert (committed.applied, committed.events, committed.settled) == ((False,) * 4, (), None)
-    assert committed.covered == ()
+    outcome = await write(store, again, QueueRun(R), settle("r"), cancel("r"))
+    assert (outcome.applied, outcome.events, outcome.settled) == ((False,) * 4, (), None)
+    assert outcome.covered == ()
     assert await stored(store) == before
     assert await store.messages(W, S) == []
 
@@ -167,8 +170,8 @@ async def test_a_run_that_has_ended_is_not_started_again_and_nothing_of_that_is_
 async def test_r09_a_run_with_a_recorded_cancel_does_not_start(store: Store) -> None:
     await write(store, accept("r"))
     await write(store, cancel("r"))
-    committed = await write(store, start("r"))
-    assert (committed.applied, committed.events) == ((False,), ())
+    outcome = await write(store, start("r"))
+    assert (outcome.applied, outcome.events) == ((False,), ())
     assert (await stored(store)).state is RunState.ACCEPTED
 
 
@@ -179,14 +182,14 @@ async def test_r11_a_cancel_covers_what_has_not_ended_and_names_it(store: Store)
     await make_run(store, "ended", 1, state=RunState.COMPLETED)
     await make_run(store, "active", 2)
     await make_run(store, "accepted", 3, state=RunState.ACCEPTED)
-    committed = await write(store, cancel("active", "ended", "unknown", "accepted", "active"))
-    assert committed.applied == (True,)
-    assert committed.covered == ("active", "accepted")
-    assert [event.run_id for event in committed.events] == ["active", "accepted"]
-    assert kinds(committed.events) == ["run_changed", "run_changed"]
+    outcome = await write(store, cancel("active", "ended", "unknown", "accepted", "active"))
+    assert outcome.applied == (True,)
+    assert outcome.covered == ("active", "accepted")
+    assert [event.run_id for event in outcome.events] == ["active", "accepted"]
+    assert kinds(outcome.events) == ["run_changed", "run_changed"]
     now = await stored(store, "active")
     assert (now.cancel_requested_at_us, now.cancel_reason, now.state) == (AT + 2, "asked", RunState.ACTIVE)
-    assert committed.events[0].body == RunChanged(now)
+    assert outcome.events[0].body == RunChanged(now)
 
 
 async def test_r08_a_second_cancel_covers_the_run_too_and_the_first_reason_stays(store: Store) -> None:
@@ -199,14 +202,14 @@ async def test_r08_a_second_cancel_covers_the_run_too_and_the_first_reason_stays
 
 
 async def test_r08_a_cancel_of_nothing_does_not_apply(store: Store) -> None:
-    committed = await write(store, cancel("unknown"), cancel())
-    assert (committed.applied, committed.covered, committed.events) == ((False, False), (), ())
+    outcome = await write(store, cancel("unknown"), cancel())
+    assert (outcome.applied, outcome.covered, outcome.events) == ((False, False), (), ())
 
 
 async def test_r15_an_acceptance_and_the_cancel_of_what_it_interrupts_are_one_change(store: Store) -> None:
     await make_run(store, "before", 1)
-    committed = await write(store, accept("r", 2), cancel("before"))
-    assert (committed.applied, committed.covered) == ((True, True), ("before",))
+    outcome = await write(store, accept("r", 2), cancel("before"))
+    assert (outcome.applied, outcome.covered) == ((True, True), ("before",))
 
 
 # -- the ending
@@ -221,24 +224,24 @@ async def test_r19_the_terminal_event_comes_last_after_the_turns_last_words(stor
     planned = Ending(
         state=RunState.COMPLETED,
         at_us=AT + 3,
-        writes=(UpdateMessage(last), CreateMessage(result), UpdateSession(session_id=S, at_us=AT, title="Named")),
+        writes=(PutMessage(last), CreateMessage(result), UpdateSession(session_id=S, at_us=AT, title="Named")),
         message_id=MessageId("m"),
         text="so far",
         usage=usage,
         notice=AgentFinished(S, R),
     )
-    committed = await write(store, settle("r", planned))
-    assert kinds(committed.events) == [
+    outcome = await write(store, settle("r", planned))
+    assert kinds(outcome.events) == [
         *("message_updated", "message_created", "session_updated", "run_changed", "agent_finished", "run_completed"),
     ]
     now = await stored(store)
-    assert committed.settled == now
+    assert outcome.settled == now
     assert (now.state, now.ended_at_us, now.message_id, now.usage) == (RunState.COMPLETED, AT + 3, "m", usage)
-    changed, finished, completed = (event.body for event in committed.events[-3:])
+    changed, finished, completed = (event.body for event in outcome.events[-3:])
     assert changed == RunChanged(now)
     assert finished == AgentFinished(S, R, "Named"), "the title that the same commit gave"
     assert completed == RunCompleted(R, S, RunState.COMPLETED, MessageId("m"), "so far")
-    assert all(event.run_id == R for event in committed.events if "session_updated" not in kinds([event]))
+    assert all(event.run_id == R for event in outcome.events if "session_updated" not in kinds([event]))
     assert await store.message(W, last.id) == last
 
 
@@ -246,9 +249,9 @@ async def test_r20_a_failed_run_says_why_in_its_row_and_in_its_terminal_event(st
     await make_run(store, "r")
     error = RunError("rate_limit", "Too fast", "Wait a minute")
     planned = Ending(state=RunState.FAILED, at_us=AT + 3, error=error, notice=AgentFailed(S, R, error))
-    committed = await write(store, settle("r", planned))
-    assert kinds(committed.events) == ["run_changed", "agent_failed", "run_completed"]
-    assert committed.events[-1].body == RunCompleted(R, S, RunState.FAILED, error=error)
+    outcome = await write(store, settle("r", planned))
+    assert kinds(outcome.events) == ["run_changed", "agent_failed", "run_completed"]
+    assert outcome.events[-1].body == RunCompleted(R, S, RunState.FAILED, error=error)
     assert (await stored(store)).error == error
 
 
@@ -258,10 +261,10 @@ async def test_r11_a_cancel_that_was_committed_first_decides_the_ending(store: S
     if_canceled = Ending(state=RunState.CANCELED, at_us=AT + 4, writes=(CreateMessage(canceled),), text="canceled")
     planned = Ending(state=RunState.COMPLETED, at_us=AT + 3, writes=(CreateMessage(message("m", "done", run="r")),))
     assert (await write(store, cancel("r"))).covered == (R,)
-    committed = await write(store, settle("r", planned, if_canceled))
-    assert committed.settled is not None
-    assert committed.settled.state is RunState.CANCELED
-    assert committed.events[-1].body == RunCompleted(R, S, RunState.CANCELED, text="canceled")
+    outcome = await write(store, settle("r", planned, if_canceled))
+    assert outcome.settled is not None
+    assert outcome.settled.state is RunState.CANCELED
+    assert outcome.events[-1].body == RunCompleted(R, S, RunState.CANCELED, text="canceled")
     assert await store.messages(W, S) == [canceled]
 
 
@@ -274,17 +277,18 @@ async def test_r11_an_ending_that_was_committed_first_is_not_named_by_the_cancel
     assert await stored(store) == settled
 
 
-@pytest.mark.parametrize("first", ["cancel", "settle"])
-async def test_r11_both_in_one_batch_are_decided_by_their_order(store: Store, first: str) -> None:
-    from_samples = {"cancel": cancel("r"), "settle": settle("r")}
+@pytest.mark.parametrize("order", [(cancel("r"), settle("r")), (settle("r"), cancel("r"))], ids=["cancel", "settle"])
+async def test_r11_both_in_one_batch_are_decided_by_their_order(
+    store: Store, order: tuple[RequestCancel | SettleRun, ...]
+) -> None:
     await make_run(store, "r")
-    order = [first, "settle" if first == "cancel" else "cancel"]
-    for name in order:
-        outcome = await write(store, from_samples[name])
-        if name == "cancel":
-            covered = outcome.covered
-    now = await stored(store)
-    assert (R in covered) == (now.state is RunState.CANCELED)
+    outcomes = [committed(outcome) for outcome in await store.commit([change(one) for one in order])]
+    covered = [id for outcome in outcomes for id in outcome.covered]
+    state = (await stored(store)).state
+    if isinstance(order[0], RequestCancel):
+        assert (covered, state) == ([R], RunState.CANCELED)
+    else:
+        assert (covered, state) == ([], RunState.COMPLETED)
 
 
 async def test_r11_a_plan_to_end_a_canceled_run_otherwise_is_refused(store: Store) -> None:
@@ -320,8 +324,8 @@ async def test_r18_a_run_can_end_from_every_state(store: Store, state: RunState,
         store, *((QueueRun(R),) if state is RunState.QUEUED else (start("r"),) if state is RunState.ACTIVE else ())
     )
     assert (await stored(store)).state is state
-    committed = await write(store, settle("r", ending(end)))
-    assert kinds(committed.events) == ["run_changed", "run_completed"]
+    outcome = await write(store, settle("r", ending(end)))
+    assert kinds(outcome.events) == ["run_changed", "run_completed"]
 
 
 async def test_r19_a_failure_within_an_ending_leaves_the_run_as_it_was(store: Store) -> None:

@@ -9,6 +9,7 @@ from engine.records.change import (
     CreateSession,
     DeleteMessage,
     DeleteSession,
+    PutMessage,
     UpdateMessage,
     UpdateSession,
 )
@@ -118,13 +119,14 @@ async def test_the_summary_can_be_set_and_taken_away(store: Store) -> None:
         UpdateSession(session_id=SessionId("gone"), at_us=AT, title="x"),
         DeleteSession(SessionId("gone")),
         CreateMessage(message("m", session="gone")),
+        PutMessage(message("m", session="gone")),
         UpdateMessage(message("m")),
         DeleteMessage(MessageId("m")),
     ],
     ids=lambda late: type(late).__name__,
 )
 async def test_a_write_to_what_is_gone_does_not_apply_and_tells_nobody(
-    store: Store, late: UpdateSession | DeleteSession | CreateMessage | UpdateMessage | DeleteMessage
+    store: Store, late: UpdateSession | DeleteSession | CreateMessage | PutMessage | UpdateMessage | DeleteMessage
 ) -> None:
     committed = await write(store, late)
     assert (committed.applied, committed.events) == ((False,), ())
@@ -180,6 +182,20 @@ async def test_a_quiet_update_is_stored_and_told_to_nobody(store: Store) -> None
     assert [event.body for event in loud.events] == [MessageUpdated(with_text(before, "so far, so good"))]
     assert loud.events[0].run_id == "r"
     assert await store.messages(W, S) == [with_text(before, "so far, so good")]
+
+
+async def test_a_message_is_put_whatever_became_of_it_before(store: Store) -> None:
+    last = message("m", "all of it", run="r")
+    created = await write(store, PutMessage(last))
+    assert [event.body for event in created.events] == [MessageCreated(last)]
+    again = await write(store, PutMessage(last))
+    assert (again.applied, again.events) == ((True,), ())
+    updated = await write(store, PutMessage(with_text(last, "more than all")))
+    assert [event.body for event in updated.events] == [MessageUpdated(with_text(last, "more than all"))]
+    assert await store.messages(W, S) == [with_text(last, "more than all")]
+    now = await store.session(W, S)
+    assert now is not None
+    assert now.message_count == 1
 
 
 async def test_an_update_never_moves_a_message_to_another_session(store: Store) -> None:

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from queue import SimpleQueue
 
 import pytest
@@ -62,8 +63,12 @@ async def test_what_work_raises_reaches_the_one_who_asked() -> None:
 async def test_many_waiters_each_get_their_own_answer_in_order() -> None:
     done: list[int] = []
 
+    def work(n: int) -> int:
+        done.append(n)
+        return n
+
     async def ask(thread: SqliteThread, n: int) -> None:
-        assert await thread.run(lambda: (done.append(n), n)[1]) == n
+        assert await thread.run(partial(work, n)) == n
 
     async with open_thread() as thread, trio.open_nursery() as nursery:
         for n in range(3 * BATCH):
@@ -148,6 +153,11 @@ async def test_the_thread_serves_last_words_when_everything_is_canceled() -> Non
 async def test_inline_work_is_done_before_its_cancellation_is_noticed(autojump_clock: trio.testing.MockClock) -> None:
     done: list[str] = []
     with trio.CancelScope() as scope:
-        await InlineRunner().run(lambda: (done.append("x"), scope.cancel()))
+
+        def work() -> None:
+            done.append("x")
+            scope.cancel()
+
+        await InlineRunner().run(work)
     assert scope.cancelled_caught
     assert done == ["x"]

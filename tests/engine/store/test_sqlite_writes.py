@@ -1,12 +1,15 @@
 """Commits: numbers without a gap, each change all or nothing, settings, pruning, and what a full disk does."""
 
+import sqlite3
+from pathlib import Path
+
 import pytest
 
 from engine.errors import Conflict, StoreError, StoreUnavailable
 from engine.records.change import Change, CreateMessage, CreateSession, PutSetting, PutWorkspace, UpdateMessage
 from engine.records.ids import WorkspaceId
 from engine.records.run import RunState
-from engine.store.open import open_memory
+from engine.store.open import DATABASE, open_database, open_memory
 from engine.store.protocol import Committed, EventRange, Store
 from engine.store.sqlite_writes import commit_changes
 from tests.engine.store.samples import (
@@ -209,4 +212,67 @@ def test_a_mistake_of_the_program_is_not_hidden_and_leaves_no_transaction_open()
             commit_changes(database.writer, "x.db", [change(put_workspace(), CreateSession(None))])  # type: ignore[arg-type]
         assert not database.writer.in_transaction
     finally:
+        database.close()
+
+
+# -- how many transactions it takes
+
+
+def begun(db: sqlite3.Connection) -> list[str]:
+    """The transactions that are begun on the connection from now on."""
+    seen: list[str] = []
+    db.set_trace_callback(lambda statement: seen.append(statement) if statement.startswith("BEGIN") else None)
+    return seen
+
+
+def test_changes_that_fail_cost_one_more_transaction_however_many_they_are() -> None:
+    database = open_memory()
+    try:
+        db = database.writer
+        commit_changes(db, "x.db", [change(put_workspace(), CreateSession(session()))])
+        transactions = begun(db)
+        batch = [change(CreateMessage(message(str(n % 7)))) for n in range(20)]
+        outcomes = commit_changes(db, "x.db", batch)
+        assert [isinstance(outcome, Conflict) for outcome in outcomes] == [False] * 7 + [True] * 13
+        assert len(transactions) == 2
+    finally:
+        database.close()
+
+
+def test_a_workspace_of_a_change_that_failed_is_not_there_for_the_next() -> None:
+    database = open_memory()
+    try:
+        fresh = change(put_workspace("other"), CreateSession(session(workspace="other")), accept("r", session="gone"))
+        bad = change(put_workspace("other"), CreateSession(session(workspace="other")), CreateSession(session()))
+        first = change(put_workspace(), CreateSession(session()), CreateSession(session()))
+        batch = [
+            first,
+            change(CreateMessage(message("m"))),
+            fresh,
+            bad,
+            change(CreateMessage(message("n")), workspace=OTHER),
+        ]
+        outcomes = commit_changes(database.writer, "x.db", batch)
+        assert isinstance(outcomes[0], Conflict)
+        assert isinstance(outcomes[1], StoreError)
+        assert "knows no workspace 'w'" in str(outcomes[1])
+        assert isinstance(outcomes[3], StoreError)
+        assert [numbers(committed(outcome).events) for outcome in (outcomes[2], outcomes[4])] == [[1], []]
+    finally:
+        database.close()
+
+
+def test_r26_a_file_that_somebody_else_holds_is_waited_for_once(tmp_path: Path) -> None:
+    database = open_database(tmp_path, started_at_us=1)
+    other = sqlite3.connect(tmp_path / DATABASE, isolation_level=None)
+    try:
+        database.writer.execute("PRAGMA busy_timeout = 0")
+        other.execute("BEGIN IMMEDIATE")
+        transactions = begun(database.writer)
+        outcomes = commit_changes(database.writer, database.path, [change(put_workspace(str(n))) for n in range(9)])
+        assert {type(outcome) for outcome in outcomes} == {StoreUnavailable}
+        assert "locked by another program" in str(outcomes[0])
+        assert len(transactions) == 1, "to try each alone would only multiply the wait"
+    finally:
+        other.close()
         database.close()

@@ -1,0 +1,164 @@
+"""R10: what a canceled turn leaves behind, with the built-in agent over the offline model."""
+
+import json
+
+import pytest
+import trio
+import trio.testing
+
+from engine.agents.transcript import CANCELED_NOTE
+from engine.records.message import FinishReason, Message, Reasoning, Role, Text
+from engine.records.run import RunState
+from engine.store.protocol import Store
+from tests.doubles.coder import RecordingModel, coder, script
+from tests.doubles.engine import Watched, open_watched
+from tests.doubles.gate import Gate
+from tests.doubles.holding_store import HoldingStore, settles
+from tests.doubles.tools import GateTool
+
+
+async def test_r10_text_and_reasoning_that_were_streamed_stay(autojump_clock: object, tmp_path: object) -> None:
+    gate = Gate()
+    model = RecordingModel(gates={"middle": gate})
+    async with open_watched(path=str(tmp_path), **coder(model)) as watched:
+        steps = [{"think": "Let me see."}, {"text": "It is "}, {"text": "half"}, {"gate": "middle"}, {"text": " done."}]
+        run = await watched.send(script(steps))
+        await gate.reached()
+        assert await watched.workspace.cancel_session(watched.session_id, "enough") == (run.id,)
+        assert (await watched.ended(run)).state is RunState.CANCELED
+        _, answer = await watched.messages()
+        reasoning, text, finish = answer.parts
+        assert isinstance(reasoning, Reasoning)
+        assert (reasoning.thinking, bool(reasoning.finished_at_us)) == ("Let me see.", True)
+        assert text == Text("It is half")
+        assert answer.finish == finish
+        assert (answer.finish.reason, answer.finish.details) == (FinishReason.CANCELED, "enough")
+        [terminal] = await watched.terminal_events(run)
+        assert (terminal.message_id, terminal.text) == (answer.id, "It is half")
+
+
+async def test_r10_model_connection_and_tools_are_done_before_the_terminal_event(
+    autojump_clock: object, tmp_path: object
+) -> None:
+    tool = GateTool()
+    model = RecordingModel(gates={"middle": Gate()})
+    for steps in ([{"text": "a"}, {"gate": "middle"}], [{"tool": "wait"}], [{"think": "a"}, {"hang": True}]):
+        stores: list[HoldingStore] = []
+        async with open_watched(
+            path=str(tmp_path), tools={"wait": tool}, wrap_store=lambda store, s=stores: keep(s, store), **coder(model)
+        ) as watched:
+            ending = stores[0].hold(settles("run"))
+            await watched.send(script(steps), run_id="run")
+            await trio.testing.wait_all_tasks_blocked()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(watched.workspace.cancel_session, watched.session_id)
+                await ending.reached()
+                assert model.statistics().open == 0
+                assert tool.left == tool.begun
+                ending.open()
+    assert tool.begun == 1
+
+
+@pytest.mark.parametrize("where", ["between tools", "in the call", "in the input", "before the tools"])
+async def test_r10_each_tool_call_without_a_result_gets_one_that_says_canceled(
+    where: str, autojump_clock: object, tmp_path: object
+) -> None:
+    first, second, gate = GateTool("first"), GateTool("second"), Gate()
+    first.gate.open()
+    calls: list[dict[str, object]] = [{"tool": "first", "id": "one"}, {"tool": "second", "id": "two"}]
+    if where == "in the input":
+        calls = [*calls, {"tool": "third", "id": "three", "input": {"a": 1}, "unfinished": True}, {"hang": True}]
+    elif where == "before the tools":
+        calls.append({"gate": "gate"})
+    model = RecordingModel(gates={"gate": gate})
+    async with open_watched(path=str(tmp_path), tools={"first": first, "second": second}, **coder(model)) as watched:
+        if where == "in the call":
+            first.gate = Gate()
+        run = await watched.send(script(calls))
+        await trio.testing.wait_all_tasks_blocked()
+        await watched.workspace.cancel_session(watched.session_id)
+        assert (await watched.ended(run)).state is RunState.CANCELED
+        messages = await watched.messages()
+        results = {result.tool_call_id: result for message in messages for result in message.tool_results}
+        asked = [call.id for message in messages for call in message.tool_calls]
+        assert sorted(results) == sorted(asked)
+        assert all(call.finished for message in messages for call in message.tool_calls)
+        done = {"one"} if where == "between tools" else set()
+        for call_id, result in results.items():
+            assert result.is_error == (call_id not in done)
+            assert ("canceled" in result.content) == (call_id not in done)
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+async def test_r10_later_runs_show_the_model_what_was_said_marked_as_canceled(
+    steps: int, autojump_clock: object, tmp_path: object
+) -> None:
+    model, tool = RecordingModel(), GateTool()
+    tool.gate.open()
+    async with open_watched(path=str(tmp_path), tools={"wait": tool}, **coder(model)) as watched:
+        script_of = [[{"text": "I call."}, {"tool": "wait"}], [{"text": "Half of"}, {"hang": True}]]
+        if steps == 1:
+            tool.gate = Gate()
+        await watched.send(script(*script_of, say="the canceled prompt"))
+        await trio.testing.wait_all_tasks_blocked()
+        await watched.workspace.cancel_session(watched.session_id)
+        later = await watched.send(script([{"text": "Done."}], say="the next prompt"))
+        assert (await watched.ended(later)).state is RunState.COMPLETED
+        seen = [
+            (m.role, m.text, [(r.content, r.is_error) for r in m.tool_results]) for m in model.requests[-1].messages
+        ]
+        assert seen[0][0] == "user"
+        assert "the canceled prompt" in seen[0][1]
+        if steps == 1:
+            assert [role for role, _, _ in seen] == ["user", "assistant", "tool", "user"]
+            assert seen[1][1] == f"I call.\n\n{CANCELED_NOTE}"
+            [(content, is_error)] = seen[2][2]
+            assert ("canceled" in content, is_error) == (True, True)
+        else:
+            assert [role for role, _, _ in seen] == ["user", "assistant", "tool", "assistant", "user"]
+            assert seen[1][1] == "I call."
+            assert seen[2][2] == [("wait is done", False)]
+            assert seen[3][1] == f"Half of\n\n{CANCELED_NOTE}"
+
+
+async def test_r10_earlier_steps_of_a_canceled_turn_stay_as_they_ended(
+    autojump_clock: object, tmp_path: object
+) -> None:
+    model, tool = RecordingModel(), GateTool()
+    tool.gate.open()
+    async with open_watched(path=str(tmp_path), tools={"wait": tool}, **coder(model)) as watched:
+        run = await watched.send(script([{"tool": "wait"}], [{"text": "so far"}, {"hang": True}]))
+        await trio.testing.wait_all_tasks_blocked()
+        await watched.workspace.cancel_run(run.id)
+        await watched.ended(run)
+        assert outline(await watched.messages())[1:] == [
+            (Role.ASSISTANT, "", FinishReason.TOOL_USE),
+            (Role.TOOL, "", FinishReason.STOP),
+            (Role.ASSISTANT, "so far", FinishReason.CANCELED),
+        ]
+
+
+async def test_r10_bad_arguments_of_a_canceled_call_leave_valid_json(watched: Watched, autojump_clock: object) -> None:
+    async def respond(turn: object) -> None:
+        turn.begin_tool_call("call", "tool")  # type: ignore[attr-defined]
+        turn.append_tool_input("call", '{"half": ')  # type: ignore[attr-defined]
+        await trio.sleep_forever()
+
+    watched.agent.respond_with = respond
+    run = await watched.send("go")
+    await trio.testing.wait_all_tasks_blocked()
+    await watched.workspace.cancel_run(run.id)
+    await watched.ended(run)
+    calls = [call for message in await watched.messages() for call in message.tool_calls]
+    assert [(json.loads(call.input), call.finished) for call in calls] == [({}, True)]
+
+
+def keep(stores: list[HoldingStore], store: Store) -> HoldingStore:
+    """Wrap the store, and keep the wrapper where the test finds it."""
+    stores.append(HoldingStore(store))
+    return stores[-1]
+
+
+def outline(messages: list[Message]) -> list[tuple[Role, str, FinishReason | None]]:
+    """Who said what, and how it ended."""
+    return [(m.role, m.text, m.finish.reason if m.finish else None) for m in messages]

@@ -1,0 +1,116 @@
+"""What `countermand run` shows: words as they come, or events as JSON; what is said about them goes to stderr."""
+
+import re
+import sys
+from contextlib import ExitStack
+from typing import Protocol
+
+import click
+import msgspec
+import trio
+from rich.console import Console
+
+from engine.records.run import RunState
+from web.client_run import RunReader, RunResult
+from web.client_text import TextPiece
+
+# What a model says may hold codes that move the cursor, change colors or rename windows.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+class RunOutput(Protocol):
+    """Shows a run to whoever asked for it."""
+
+    def note(self, text: str) -> None:
+        """Say something about the run."""
+        ...
+
+    async def follow(self, run: RunReader) -> None:
+        """Show the run until it has ended. Canceled, it can be called again, and goes on."""
+        ...
+
+    def finish(self, result: RunResult) -> None:
+        """Say how it ended, if that needs saying."""
+        ...
+
+
+class PlainOutput:
+    """The words on stdout, and no more than that."""
+
+    def __init__(self, *, is_quiet: bool) -> None:
+        self._is_quiet = is_quiet
+        self._is_terminal = sys.stdout.isatty()
+        self._last: TextPiece | None = None
+        self._ends_line = True
+
+    def note(self, text: str) -> None:
+        """Say something about the run."""
+        if not self._is_quiet:
+            self._end_line()
+            click.echo(f"countermand: {text}", err=True)
+
+    async def follow(self, run: RunReader) -> None:
+        """Show words until there are no more."""
+        with ExitStack() as waiting:
+            if sys.stderr.isatty() and not self._is_quiet and self._last is None:
+                waiting.enter_context(Console(stderr=True).status("waiting for the answer …"))
+            async for piece in run:
+                waiting.close()
+                await self._show(piece)
+
+    def finish(self, result: RunResult) -> None:
+        """Say what went wrong, if something did."""
+        self._end_line()
+        match result.state:
+            case RunState.COMPLETED:
+                if result.steered_into:
+                    self.note(f"run {result.run_id} joined run {result.steered_into}, which answers it")
+            case RunState.CANCELED:
+                click.echo("countermand: canceled", err=True)
+            case _:
+                why = result.error or "nobody said why"
+                click.echo(f"countermand: run {result.run_id} {result.state.value}: {why}", err=True)
+
+    async def _show(self, piece: TextPiece) -> None:
+        if piece.is_restart:
+            self.note("that attempt failed, and what it said does not count; here is the next")
+        elif self._last is not None and self._last.message_id != piece.message_id:
+            await _print("\n" if self._ends_line else "\n\n")
+        self._last = piece
+        text = _CONTROL.sub("", piece.text) if self._is_terminal else piece.text
+        self._ends_line = text.endswith("\n")
+        await _print(text)
+
+    def _end_line(self) -> None:
+        if not self._ends_line:
+            click.echo()
+            self._ends_line = True
+
+
+class JsonOutput:
+    """Every event of the run as the server sent it, a line each; the last line is the result."""
+
+    def note(self, text: str) -> None:
+        """Nothing but errors is said beside JSON."""
+
+    async def follow(self, run: RunReader) -> None:
+        """Print events until the run has ended."""
+        await trio.lowlevel.checkpoint()
+        while not run.is_over:
+            event = await run.next_event()
+            if event.data:
+                await _print(event.data.decode() + "\n")
+
+    def finish(self, result: RunResult) -> None:
+        """Print the result."""
+        click.echo(msgspec.json.encode({"type": "result", **msgspec.structs.asdict(result)}))
+
+
+async def _print(text: str) -> None:
+    """Write to stdout, in a thread: whoever reads it may be slow, and the engine may be in this very process."""
+
+    def write() -> None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+    await trio.to_thread.run_sync(write, abandon_on_cancel=True)

@@ -1,0 +1,22 @@
+"""Every route of the API."""
+
+from web.routes import clients, config, document, events, health, metrics, prompts, runs, sessions, sign_in, workspaces
+from web.routes.table import Route
+
+ROUTES: tuple[Route, ...] = tuple(
+    route
+    for module in (
+        health,
+        document,
+        metrics,
+        sign_in,
+        workspaces,
+        clients,
+        config,
+        sessions,
+        prompts,
+        runs,
+        events,
+    )
+    for route in module.table.routes
+)

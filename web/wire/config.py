@@ -1,0 +1,135 @@
+"""Models and configuration as Crush's client reads them. No shape here has a place for a secret."""
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from engine.models.protocol import ModelInfo
+
+ModelType = Literal["large", "small"]
+NAME_MAX = 300
+
+
+class Model(msgspec.Struct, frozen=True, kw_only=True):
+    """One model; prices are US dollars for a million tokens. `supports_attachments` says whether it takes images."""
+
+    id: str
+    name: str
+    cost_per_1m_in: float
+    cost_per_1m_out: float
+    cost_per_1m_in_cached: float
+    cost_per_1m_out_cached: float
+    context_window: int
+    default_max_tokens: int
+    can_reason: bool
+    supports_attachments: bool
+
+
+class SelectedModel(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Which model of which provider."""
+
+    model: str
+    provider: str
+    max_tokens: int = 0
+
+
+class Provider(msgspec.Struct, frozen=True, kw_only=True):
+    """One provider, as the configuration has it."""
+
+    id: str
+    name: str
+    type: str
+    models: tuple[Model, ...]
+
+
+class CatalogProvider(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One provider, as the catalog has it."""
+
+    name: str
+    id: str
+    type: str = ""
+    default_large_model_id: str = ""
+    default_small_model_id: str = ""
+    models: tuple[Model, ...] = ()
+
+
+class TuiOptions(msgspec.Struct, frozen=True):
+    """Nothing of the terminal's looks is the server's business; but Crush's client reads the object unasked."""
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """What Crush's client wants to know. No metrics are to be sent anywhere."""
+
+    tui: TuiOptions = TuiOptions()
+    data_directory: str = ""
+    disable_metrics: bool = True
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """The configuration in force. `providers` and `options` are always there: Crush's client needs both to live."""
+
+    models: dict[str, SelectedModel]
+    providers: dict[str, Provider]
+    options: Options
+
+
+class GlobalConfig(msgspec.Struct, frozen=True):
+    """Empty, as in Crush: what is configured belongs to a workspace."""
+
+
+class WantedModel(msgspec.Struct, frozen=True, kw_only=True):
+    """The model somebody chooses."""
+
+    model: Annotated[str, Meta(min_length=1, max_length=NAME_MAX)]
+    provider: Annotated[str, Meta(min_length=1, max_length=NAME_MAX)]
+
+
+class ConfigModel(msgspec.Struct, frozen=True, kw_only=True):
+    """The body of a choice of model; scope 0 is everywhere, 1 is this workspace."""
+
+    model_type: ModelType
+    model: WantedModel
+    scope: Literal[0, 1] = 0
+
+
+class DefaultModelQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose small model is asked for."""
+
+    provider_id: str = ""
+
+
+class AgentInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether the agent can be asked, and what it asks. Before it is ready, `model` and `model_cfg` are null."""
+
+    is_busy: bool
+    is_ready: bool
+    model: Model | None
+    model_cfg: SelectedModel | None
+
+
+class InitAgent(msgspec.Struct, frozen=True, kw_only=True):
+    """The body of an agent/init. Nothing hangs on it: the agent of a workspace is always there."""
+
+    interactive: bool = False
+
+
+def model_shape(info: ModelInfo) -> Model:
+    """The model as it goes over the wire."""
+    return Model(
+        id=info.id,
+        name=info.name,
+        cost_per_1m_in=info.cost_in,
+        cost_per_1m_out=info.cost_out,
+        cost_per_1m_in_cached=info.cost_in_cached,
+        cost_per_1m_out_cached=info.cost_out_cached,
+        context_window=info.context_window,
+        default_max_tokens=info.default_max_tokens,
+        can_reason=info.can_reason,
+        supports_attachments=info.supports_attachments,
+    )
+
+
+def selected_shape(info: ModelInfo) -> SelectedModel:
+    """The model as a choice."""
+    return SelectedModel(model=info.id, provider=info.provider, max_tokens=info.default_max_tokens)
