@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 
 
-class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
+class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The engine's settings. Times are in seconds."""
 
     data_dir: Path | None = None  # None: everything in memory, for tests

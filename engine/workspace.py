@@ -37,7 +37,7 @@ from engine.settings import EngineSettings
 from engine.store.protocol import EventRange, Store
 from engine.tools.protocol import Tool
 
-DELETE_TRIES = 5
+DELETE_TRIES = 3
 
 Args = TypeVarTuple("Args")
 
@@ -105,7 +105,7 @@ class Workspace:
                 agent=seams.agent, tools=seams.tools, slots=seams.slots, outlet=self._outlet, now_us=now_us,
                 chosen_model=lambda: self.chosen_model("large"), on_first_turn=self._on_first_turn,
                 before_entry=seams.before_entry, drop_lane=self.lanes.drop_if_idle, start=self.start,
-                settle_later=self.start,
+
             )
         )  # fmt: skip
         self._acceptor = Acceptor(
@@ -196,7 +196,8 @@ class Workspace:
         for _ in range(DELETE_TRIES):  # more than one, because prompts may still come
             await self.sessions.get(session_id)
             await self.cancel_session(session_id, "the session was deleted")
-            await wait_settled(self.lanes.of_session(session_id))
+            with trio.move_on_after(self._closing.bound_s):
+                await wait_settled(self.lanes.of_session(session_id))
             if await self.sessions.delete(session_id):
                 return
         raise StoreUnavailable(f"session {session_id!r} still has a run that has not ended; it was not deleted")

@@ -10,6 +10,7 @@ import click
 import pytest
 
 from bench.__main__ import QUESTIONS
+from engine.config import CONFIG_FILE, load_config
 from engine.models.offline_answer import answer_to
 from engine.models.protocol import ModelMessage
 from tests.doubles.transcripts import ANY, Block, read_blocks
@@ -78,6 +79,14 @@ def test_the_answer_of_the_offline_model_is_shown_as_it_is() -> None:
     assert prompt is not None
     answer = answer_to(ModelMessage(role="user", text=prompt[1]))
     assert " ".join(answer.split()).startswith(" ".join(shown.removesuffix(f"{ANY}\n").split()))
+
+
+def test_the_configuration_that_is_shown_is_understood(tmp_path: Path) -> None:
+    (shown,) = [block.text for block in read_blocks(README) if block.kind == "toml"]
+    (tmp_path / CONFIG_FILE).write_text(shown)
+    config = load_config(tmp_path, {})
+    assert config.engine.max_active_runs == 16
+    assert set(config.models.providers) == {"local"}
 
 
 def test_every_benchmark_is_told() -> None:

@@ -13,7 +13,7 @@ import h11
 import structlog
 import trio
 from hypercorn.config import Config
-from hypercorn.events import Closed, Event, Updated
+from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
@@ -25,6 +25,7 @@ from web.control import ConnectionStatistics
 log = structlog.get_logger()
 
 TICK_S = 0.1
+SENDS_A_CHECKPOINT = 16  # an application that does nothing but send must let the others have a turn now and then
 
 
 class _Http1(H11Protocol):
@@ -65,6 +66,7 @@ class _Server(TCPServer):
         stream = cast("trio.SSLStream[trio.SocketStream]", connection)
         super().__init__(connections.app, connections.config, connections.context, state, stream)
         self._connection = connection
+        self._sends = 0
 
     def _send(self, event: Event) -> Awaitable[None]:
         """For the protocol, in the place of `protocol_send`."""
@@ -75,8 +77,16 @@ class _Server(TCPServer):
             case Closed():
                 self._connection.end()
                 return self.protocol.handle(event)
-            case _:
-                return self.protocol_send(event)
+            case RawData():
+                return self._send_data(event)
+        raise AssertionError(f"an event that HTTP/1.1 does not send: {event!r}")
+
+    def _send_data(self, event: RawData) -> Awaitable[None]:
+        self._sends += 1
+        if self.send_lock.locked() or self._sends % SENDS_A_CHECKPOINT == 0:
+            return self.protocol_send(event)
+        left = self._connection.try_send(event.data)
+        return self.protocol_send(RawData(left)) if left else DONE
 
     async def _read_data(self) -> None:
         stock = self.protocol.protocol
@@ -171,6 +181,7 @@ class Connections:
                 quiet[connection] = connection.moves, count + 1 if moves == connection.moves else 0
                 if count >= ticks and not connection.was_aborted:
                     connection.abort()
+                    connection.scope.cancel()
                     aborted += 1
             with trio.move_on_after(TICK_S):
                 await self.wait_empty()
@@ -182,6 +193,7 @@ class Connections:
         left = [connection for connection in self._open if not connection.was_aborted]
         for connection in left:
             connection.abort()
+            connection.scope.cancel()
         return len(left)
 
     def statistics(self) -> ConnectionStatistics:

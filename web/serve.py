@@ -27,6 +27,7 @@ from hypercorn.typing import ASGIFramework, LifespanState
 
 from engine.backend import Backend, open_backend
 from engine.errors import ConfigInvalid
+from engine.models.settings import ModelSettings
 from engine.settings import EngineSettings
 from web.address import DEFAULT_HOST, TcpAddress, parse_address
 from web.app import create_app
@@ -80,6 +81,7 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """A whole server."""
 
     engine: EngineSettings
+    models: ModelSettings = ModelSettings()
     hosts: tuple[str, ...] = (DEFAULT_HOST,)
     web: WebSettings = WebSettings()
     limits: ServerLimits = ServerLimits()
@@ -106,7 +108,7 @@ async def open_server(
     addresses = tuple(map(parse_address, settings.hosts))
     async with open_listeners(addresses, backlog=settings.limits.backlog) as listeners:
         _check_exposure(settings.web, listeners)
-        async with open_backend(settings.engine, recover=recover) as backend:
+        async with open_backend(settings.engine, model_settings=settings.models, recover=recover) as backend:
             app = create_app(backend, _for_addresses(settings, listeners), control)
             async with open_site(
                 app, listeners, backend, control, limits=settings.limits, handle_signals=handle_signals

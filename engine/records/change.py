@@ -125,6 +125,7 @@ class Ending(msgspec.Struct, frozen=True, kw_only=True):
     text: str = ""
     error: RunError | None = None
     usage: Usage = Usage()
+    steered_into: RunId | None = None
     notice: AgentFinished | AgentFailed | None = None
 
 

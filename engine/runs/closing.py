@@ -20,13 +20,13 @@ class Closing:
     def __init__(self, lanes: Lanes, canceler: Canceler, *, bound_s: float) -> None:
         self._lanes = lanes
         self._canceler = canceler
-        self._bound_s = bound_s  # of the shielded wait for the endings
+        self.bound_s = bound_s  # of the shielded wait for the endings
         self._draining = trio.CancelScope()
 
     async def close(self, reason: str) -> None:
         """Cancel every run, and return when each has committed its ending, or the bound is reached (R23)."""
         self._lanes.hold()
-        with trio.move_on_after(self._bound_s, shield=True) as scope:
+        with trio.move_on_after(self.bound_s, shield=True) as scope:
             await _recorded(self._canceler.cancel_all(reason))
             await wait_settled(self._lanes.all_runs())
         _report(scope)
@@ -40,7 +40,7 @@ class Closing:
         with self._draining:
             self._draining.deadline = trio.current_time() + drain_s
             await wait_settled(self._begun())
-        with trio.move_on_after(self._bound_s, shield=True) as scope:
+        with trio.move_on_after(self.bound_s, shield=True) as scope:
             await _recorded(self._canceler.cancel_begun(reason))
             await wait_settled(self._begun())
             for run in self._lanes.all_runs():  # who is being accepted is told so, and its row is written (R02)

@@ -6,27 +6,17 @@ and a long message is flushed more rarely, so that neither bytes nor writes grow
 """
 
 from collections.abc import Callable
-from typing import Protocol
 
 import msgspec
 import trio
 
-from engine.events.log import EventLog
+from engine.events.log import EventLog, Pending
 from engine.records.change import Change, UpdateMessage
 from engine.records.event import Delta, Event, MessageProgress
 from engine.records.ids import WorkspaceId
 from engine.records.message import Finish, FinishReason, Message, Part, Reasoning, Text, ToolCall, storable
 
 FLUSH_BYTES_PER_SECOND = 512 * 1024  # of one message: above this, its flushes are spread out
-
-
-class WriteStatus(Protocol):
-    """A commit under way."""
-
-    @property
-    def is_done(self) -> bool:
-        """Whether its outcome is known."""
-        ...
 
 
 class MessageOutlet:
@@ -69,7 +59,7 @@ class MessageWriter:
         self._tail: list[str] = []  # what was appended to the last part since it was joined
         self._inputs: dict[str, list[str]] = {}  # of the calls that are not complete
         self._deltas: list[Delta] = []  # what readers have not been shown
-        self._structure: WriteStatus | None = None
+        self._structure: Pending | None = None
         self._next_flush = 0.0  # Trio time
         self._is_closed = False
         self.shown = message
@@ -84,6 +74,11 @@ class MessageWriter:
         """The message as it stands."""
         self._join()
         return msgspec.structs.replace(self._message, parts=tuple(self._parts))
+
+    @property
+    def has_failed_to_write(self) -> bool:
+        """Whether the last change of structure is known not to be stored."""
+        return not self._is_closed and self._structure is not None and isinstance(self._structure.outcome, Exception)
 
     def say(self, text: str) -> None:
         """Append words."""

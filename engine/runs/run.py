@@ -18,7 +18,7 @@ from engine.runs.accepted import AcceptedRun
 from engine.runs.answering import Answering, first_leaf
 from engine.runs.dispatch import Entry, SessionDispatch
 from engine.runs.message_writer import MessageOutlet
-from engine.runs.settle import Outcome, Settler, Start, canceled, completed, failed
+from engine.runs.settle import Outcome, Settler, canceled, completed, failed
 from engine.runs.turn import RunTurn
 from engine.runs.turn_messages import assistant_message, user_message
 from engine.settings import EngineSettings
@@ -50,7 +50,6 @@ class RunSeams(msgspec.Struct, frozen=True, kw_only=True):
     chosen_model: Callable[[], str | None]
     on_first_turn: OnFirstTurn
     start: Callable[[Callable[[], Awaitable[None]]], None]  # a task of the workspace
-    settle_later: Start
     drop_lane: Callable[[SessionId], None]
     before_entry: BeforeEntry | None = None
 
@@ -81,7 +80,7 @@ class Runner:
             seams.workspace_id,
             now_us=seams.now_us,
             settle_s=seams.settings.settle_s,
-            start=seams.settle_later,
+            start=seams.start,
         )
 
     async def conduct(
@@ -196,7 +195,8 @@ class Runner:
             await self._settler.settle_turn(run, turn, outcome, ending=ending, returning=returning)
         except* Exception as group:  # the ending could not be made: a bug of ours, and no reason for a run without one
             logger.error("ending crashed", run_id=run.record.id, exc_info=group)
-            await self._settler.settle_bare(run, failed(INTERNAL))
+            turn.end()
+            await self._settler.settle_bare((run, *ending), failed(INTERNAL), returning)
 
     def _begin(self, run: AcceptedRun, lane: SessionDispatch) -> RunTurn:
         """Send on its way what makes the run active, and give it its turn."""

@@ -25,7 +25,7 @@ from engine.records.change import (
     Write,
 )
 from engine.records.event import AgentFailed, AgentFinished
-from engine.records.ids import WorkspaceId
+from engine.records.ids import RunId, WorkspaceId
 from engine.records.message import Finish, FinishReason, Message, Role
 from engine.records.run import RunError, RunRecord, RunState, Usage
 from engine.runs.accepted import AcceptedRun
@@ -39,8 +39,7 @@ RETRY_LAST_S = 5.0
 CANCELED_TITLE = "Canceled"
 UNSTORABLE = RunError("store", "The answer could not be stored", "The store refused it; the server's log says why.")
 
-SeeTo = Callable[[tuple[AcceptedRun, ...], tuple[Write, ...], Pending | None], Awaitable[None]]
-Start = Callable[[SeeTo, tuple[AcceptedRun, ...], tuple[Write, ...], Pending | None], None]
+Start = Callable[[Callable[[], Awaitable[None]]], None]
 EndingWrites = tuple[CreateMessage | PutMessage | UpdateSession, ...]
 
 logger = structlog.get_logger(__name__)
@@ -121,8 +120,8 @@ class Settler:
             writes.append(
                 SettleRun(
                     steered.record.id,
-                    end_with(steered.record, planned, last, (), at_us=at_us),
-                    end_with(steered.record, self._if_canceled(steered), last, (), at_us=at_us),
+                    end_with(steered.record, planned, last, (), at_us=at_us, host=turn.run_id),
+                    end_with(steered.record, self._if_canceled(steered), last, (), at_us=at_us, host=turn.run_id),
                 )
             )
         writes += [QueueRun(steered.record.id) for steered in returning]
@@ -176,10 +175,13 @@ class Settler:
     def _if_canceled(self, run: AcceptedRun) -> Outcome:
         return canceled(run.cancel_reason or run.reason_on_record or "canceled by the user")
 
-    async def settle_bare(self, run: AcceptedRun, outcome: Outcome) -> None:
-        """End a run by the bare fact, because its ending could not even be made: a last resort (R18)."""
+    async def settle_bare(
+        self, runs: tuple[AcceptedRun, ...], outcome: Outcome, returning: tuple[AcceptedRun, ...] = ()
+    ) -> None:
+        """End runs by the bare fact, because their ending could not even be made: a last resort (R18)."""
         ending = Ending(state=outcome.state, at_us=self._now_us(), error=outcome.error)
-        await self._settle((run,), bare((SettleRun(run.record.id, ending, as_canceled(ending)),)))
+        ends = tuple(SettleRun(run.record.id, ending, as_canceled(ending)) for run in runs)
+        await self._settle(runs, (*ends, *(QueueRun(run.record.id) for run in returning)))
 
     async def _settle(self, runs: tuple[AcceptedRun, ...], writes: tuple[Write, ...]) -> None:
         """Commit the ending of these runs, asking a troubled store again until the deadline; then go on beside the
@@ -187,12 +189,12 @@ class Settler:
 
         It is submitted in the step in which it was made: a cancel that comes later finds it in the log.
         """
-        first = self._submit(writes)
+        commit = EndingCommit(runs, writes, self._submit)
         with trio.move_on_after(self._settle_s, shield=True) as scope:
-            await self._see_to(runs, writes, first)
+            await commit.wait()
         if scope.cancelled_caught:
             logger.error("run could not be settled in time; its lane goes on", run_id=runs[0].record.id)
-            self._start(self._see_to, runs, writes, None)
+            self._start(commit.wait)
 
     def _submit(self, writes: tuple[Write, ...]) -> Pending | None:
         try:
@@ -201,27 +203,50 @@ class Settler:
             logger.warning("the log takes nothing", error=str(error))
             return None
 
-    async def _see_to(self, runs: tuple[AcceptedRun, ...], writes: tuple[Write, ...], pending: Pending | None) -> None:
-        """Ask the store to take the ending, until it has, or refuses its words and takes the bare fact (R18, R22)."""
+
+class EndingCommit:
+    """The commit of an ending, submitted when it is made, and again until the store has taken it (R18, R22)."""
+
+    def __init__(
+        self,
+        runs: tuple[AcceptedRun, ...],
+        writes: tuple[Write, ...],
+        submit: Callable[[tuple[Write, ...]], Pending | None],
+    ) -> None:
+        self._runs = runs
+        self._writes = writes
+        self._submit = submit
+        self._pending = submit(writes)
+
+    async def wait(self) -> None:
+        """Return when it is committed, or refused even as a bare fact. Canceled, it can be waited for again."""
         pause = RETRY_FIRST_S
         await trio.lowlevel.checkpoint()
-        while True:
-            try:
-                if pending is not None:
-                    await pending.wait()
-                    break
-            except StoreUnavailable as error:
-                logger.warning("settle failed, trying again", run_id=runs[0].record.id, error=str(error))
-            except StoreError as error:
-                logger.error("settle was refused", run_id=runs[0].record.id, error=str(error))
-                if writes == bare(writes):
-                    break  # not even that: the next start sees to it
-                writes = bare(writes)
+        while not await self._is_over():
             await trio.sleep(pause)
             pause = min(2 * pause, RETRY_LAST_S)
-            pending = self._submit(writes)
-        for run in runs:
+            self._pending = self._submit(self._writes)
+        for run in self._runs:
             run.mark_settled()
+
+    async def _is_over(self) -> bool:
+        run_id = self._runs[0].record.id
+        if self._pending is None:
+            await trio.lowlevel.checkpoint()
+            return False
+        try:
+            await self._pending.wait()
+        except StoreUnavailable as error:
+            logger.warning("settle failed, trying again", run_id=run_id, error=str(error))
+            return False  # noqa: ASYNC910  (it has waited)
+        except StoreError as error:
+            logger.error("settle was refused", run_id=run_id, error=str(error))
+            wordless = bare(self._writes)
+            if wordless != self._writes:
+                self._writes = wordless
+                return False  # noqa: ASYNC910
+            # Not even that: the next start sees to it.
+        return True  # noqa: ASYNC910
 
 
 def end_with(
@@ -231,11 +256,12 @@ def end_with(
     writes: EndingWrites,
     *,
     at_us: int,
+    host: RunId | None = None,
 ) -> Ending:
     """The ending of a run whose last message is `last`."""
     return Ending(
         state=outcome.state, at_us=at_us, writes=writes, message_id=last.id if last else run.message_id,
-        text=last.text if last else "", error=outcome.error, usage=Usage(),
+        text=last.text if last else "", error=outcome.error, usage=Usage(), steered_into=host,
     )  # fmt: skip
 
 

@@ -288,6 +288,8 @@ class RunTurn:
 
     async def _commit(self, writes: tuple[Write, ...], messages: Sequence[Message]) -> Committed:
         """Commit writes of these messages; whatever becomes of the wait, the ending knows what may be missing."""
+        if self._writer.has_failed_to_write:  # its last change of structure: what follows builds on it
+            writes = (UpdateMessage(self._writer.message), *writes)
         self._unconfirmed.update({message.id: message for message in messages})
         change = Change(self._outlet.workspace_id, self._outlet.now_us(), writes)
         committed = await self._outlet.log.commit(change)

@@ -17,7 +17,7 @@ from engine.records.change import (
     StartRun,
     UpdateSession,
 )
-from engine.records.event import AgentFailed, AgentFinished, RunChanged, RunCompleted
+from engine.records.event import RunChanged, RunCompleted
 from engine.records.ids import RunId
 from engine.records.run import RunRecord, RunState
 from engine.store import rows
@@ -71,7 +71,8 @@ def start_run(writing: Writing, write: StartRun) -> bool:
     }
     started = (
         "UPDATE runs SET state = 'active', started_at_us = coalesce(started_at_us, :at_us), attempt = :attempt,"
-        " model = :model, provider = :provider, steered_into = coalesce(:steered_into, steered_into)"
+        " model = ifnull(nullif(:model, ''), model), provider = ifnull(nullif(:provider, ''), provider),"
+        " steered_into = coalesce(:steered_into, steered_into)"
         f" {_LIVE} AND cancel_requested_at_us IS NULL"
     )
     if not writing.execute(started, values):
@@ -146,21 +147,14 @@ def _end_run(writing: Writing, run_id: RunId, ending: Ending) -> RunRecord:
         "message_id": ending.message_id,
         "error": rows.error_to_json(ending.error),
         "usage": rows.usage_to_json(ending.usage),
+        "steered_into": ending.steered_into,
     }
     ended = (
         "UPDATE runs SET state = :state, ended_at_us = :at_us, message_id = coalesce(:message_id, message_id),"
-        f" error = :error, usage = :usage {_LIVE}"
+        f" error = :error, usage = :usage, steered_into = coalesce(:steered_into, steered_into) {_LIVE}"
     )
     writing.execute(ended, values)
     return _run(writing, run_id)
-
-
-def _titled(writing: Writing, notice: AgentFinished | AgentFailed) -> AgentFinished | AgentFailed:
-    """The notice with the session's title as it is in this transaction."""
-    if isinstance(notice, AgentFailed) or notice.session_title:
-        return notice
-    row = writing.row(f"SELECT title FROM sessions {_ONE}", id=notice.session_id)
-    return msgspec.structs.replace(notice, session_title=row["title"]) if row is not None else notice
 
 
 def _run(writing: Writing, run_id: RunId) -> RunRecord:

@@ -15,7 +15,7 @@ from tests.doubles.engine import ScriptedAgent
 from tests.doubles.gate import Gate
 from tests.doubles.holding_store import accepts, settles
 from tests.doubles.live_server import Connection
-from tests.http.service import SocketService, open_service, open_socket_service
+from tests.http.service import SocketService, open_service, open_socket_service, payload, read_to_end
 from tests.web.api import Api
 
 COMPLETED_TURN = [("user", "hi", "stop"), ("assistant", "You said: hi", "end_turn")]
@@ -72,8 +72,9 @@ async def test_r04_a_server_that_is_leaving_answers_503_and_is_otherwise_there(
         assert int(answer.headers["retry-after"]) > 0
         assert (await service.client.get(f"{service.w}/runs/r2")).status == 404
         assert (await service.run("r1"))["state"] == "active"
-        assert (await service.cancel("r1"))["canceled"] == ["r1"], "what drains can be canceled"
-        assert (await service.ended("r1"))["state"] == "canceled"
+        async with service.client.stream("GET", f"{service.w}/runs/r1/events") as stream:
+            assert (await service.cancel("r1"))["canceled"] == ["r1"], "what drains can be canceled"
+            assert payload((await read_to_end(stream))[-1])["state"] == "canceled"
 
 
 # R05: the request does not own the run

@@ -18,6 +18,7 @@ from hypercorn.trio.lifespan import Lifespan
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
+from quart_trio import QuartTrio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 GET = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -222,6 +223,26 @@ async def test_stock_keeps_a_connection_whose_peer_has_gone_until_its_keep_alive
     assert trio.current_time() - began == 30
 
 
+async def test_stock_forgets_to_close_connections_when_quart_trio_answers(autojump_clock: MockClock) -> None:
+    """The defect that our `_Server` is for: Quart-Trio cancels the task in which Hypercorn begins the idle time of the
+    connection, if it gets to it in time. How often that is, is a matter of scheduling."""
+    app = QuartTrio("stack")
+
+    @app.get("/x")
+    async def hello() -> str:
+        return "hello"
+
+    talks = [Talk(app, keep_alive_timeout=30) for _ in range(30)]
+    async with trio.open_nursery() as nursery:
+        for talk in talks:
+            await talk.stream.to_server.send(GET)
+            nursery.start_soon(talk.server.run)
+        await trio.sleep(3600)
+        assert all(b"hello" in talk.stream.sent for talk in talks)
+        assert any(not talk.stream.closed.is_set() for talk in talks)
+        nursery.cancel_scope.cancel()
+
+
 async def test_an_idle_connection_closes_when_the_server_begins_to_leave(autojump_clock: MockClock) -> None:
     talk = Talk(hello, keep_alive_timeout=3600)
     await talk.stream.to_server.send(GET)
@@ -321,7 +342,8 @@ def test_the_protocol_is_built_from_what_we_hand_on() -> None:
     """Our HTTP/1.1 is made of the attributes of the one that it replaces."""
     names = ["app", "config", "context", "task_group", "connection_state", "ssl", "client", "server", "send"]
     assert list(inspect.signature(H11Protocol).parameters) == names
-    assert inspect.iscoroutinefunction(H11Protocol._check_protocol)
+    for name in ("_check_protocol", "_create_stream", "_send_error_response"):
+        assert inspect.iscoroutinefunction(getattr(H11Protocol, name))
 
 
 def test_the_stock_limit_of_requests_on_a_connection_is_one_that_we_must_raise() -> None:

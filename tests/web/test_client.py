@@ -8,7 +8,7 @@ import httpx2
 import msgspec
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from engine.agents.protocol import Turn
 from engine.errors import ConfigInvalid
@@ -238,6 +238,7 @@ async def test_a_connection_that_has_been_used_is_closed_when_it_is_idle_for_too
     async with open_live(tmp_path, ScriptedAgent(), deadline_s=math.inf) as site:
         for _ in range(20):  # whether Quart-Trio cancels what ends a request is a matter of chance
             await site.client.version()
+        await wait_all_tasks_blocked()
         mock_clock.jump(KEEP_ALIVE_S)
         await wait_for(lambda: site.control.connection_statistics().open == 0)
 

@@ -1,13 +1,14 @@
 """A server inside the command, for one prompt: on a private Unix socket, over the data that a server would use."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from engine.config import load_config
 from engine.errors import StoreLocked
-from engine.settings import EngineSettings
 from web.address import DEFAULT_HOST
 from web.client import open_client
 from web.client_errors import ClientError, ServerProblem, ServerUnreachable
@@ -23,7 +24,8 @@ async def open_embedded(data_dir: Path) -> AsyncIterator[str]:
     # In a directory of our own, mode 0700, and under a short path: that of a socket may not be long.
     directory = Path(tempfile.mkdtemp(prefix="countermand-", dir="/tmp"))
     host = f"unix://{directory}/socket"
-    settings = ServerSettings(engine=EngineSettings(data_dir=data_dir), hosts=(host,))
+    config = load_config(data_dir, os.environ)
+    settings = ServerSettings(engine=config.engine_in(data_dir), models=config.models, hosts=(host,))
     try:
         # What waits in other directories is for a server to take up: here it would be begun, and broken off at the end.
         async with open_server(settings, ServerControl(), recover=False):

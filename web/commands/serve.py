@@ -1,12 +1,13 @@
 """`countermand serve`: a server, until it is told to leave."""
 
+import os
 from pathlib import Path
 
 import click
 import trio
 
 from engine.clock import calendar_us
-from engine.settings import EngineSettings
+from engine.config import load_config
 from web.address import DEFAULT_HOST, UnixAddress, parse_address
 from web.auth import TokenStore, WebSettings
 from web.commands.options import data_dir_option
@@ -32,8 +33,8 @@ FIRST_TOKEN = "admin"
 )
 @data_dir_option
 @click.option("--no-token", is_flag=True, help="Let callers from this machine in without a token. Loopback only.")
-@click.option("--drain", "drain_s", type=click.FloatRange(0), default=10.0, show_default=True, metavar="SECONDS",
-              help="How long active runs may finish after SIGTERM, before they are canceled.")  # fmt: skip
+@click.option("--drain", "drain_s", type=click.FloatRange(0), default=None, metavar="SECONDS",
+              help="How long active runs may finish after SIGTERM until they are canceled.  [default: 10]")  # fmt: skip
 @click.option("--idle-timeout", "idle_timeout_s", type=click.FloatRange(0), default=None, metavar="SECONDS",
               help="Leave when no workspace was open for this long.  [default: never]")  # fmt: skip
 @click.option(
@@ -46,7 +47,7 @@ def command(
     hosts: tuple[str, ...],
     data_dir: Path,
     no_token: bool,
-    drain_s: float,
+    drain_s: float | None,
     idle_timeout_s: float | None,
     allow_hosts: tuple[str, ...],
     allow_origins: tuple[str, ...],
@@ -62,8 +63,10 @@ def command(
     the next start. A second one skips the wait.
     """
     configure_logs(level=log_level, as_json=log_json)
+    config = load_config(data_dir, os.environ)
     settings = ServerSettings(
-        engine=EngineSettings(data_dir=data_dir.absolute(), drain_s=drain_s, idle_timeout_s=idle_timeout_s),
+        engine=config.engine_in(data_dir.absolute(), drain_s=drain_s, idle_timeout_s=idle_timeout_s),
+        models=config.models,
         hosts=hosts,
         web=WebSettings(
             token_file=data_dir.absolute() / TOKENS,

@@ -52,6 +52,24 @@ async def test_a_reader_that_waits_is_woken() -> None:
     assert received == [1, 2], "one wake, and everything that was published in the same step"
 
 
+async def test_a_reader_woken_for_what_was_cleared_waits_on() -> None:
+    bus = LocalBus()
+    received: list[int | None] = []
+    async with trio.open_nursery() as nursery:
+        subscription = bus.subscribe(W)
+
+        async def read() -> None:
+            received.extend(numbers(await subscription.receive()))
+
+        nursery.start_soon(read)
+        await trio.testing.wait_all_tasks_blocked()
+        publish(bus, 1)
+        subscription.clear()
+        await trio.testing.wait_all_tasks_blocked()
+        publish(bus, 2)
+    assert received == [2]
+
+
 async def test_a_reader_hears_of_its_workspace_and_its_run_only() -> None:
     bus = LocalBus()
     all_of_it, of_run = bus.subscribe(W), bus.subscribe(W, RunId("r"))

@@ -208,10 +208,12 @@ async def test_canceling_a_waiter_withdraws_nothing(store: GatedStore, autojump_
 async def test_a_change_can_be_waited_for_by_many_and_afterwards(store: GatedStore, autojump_clock: MockClock) -> None:
     async with open_log(store) as log:
         pending = log.submit(create(1))
+        assert (pending.is_done, pending.outcome) == (False, None)
         async with trio.open_nursery() as nursery:
             for _ in range(3):
                 nursery.start_soon(pending.wait)
         assert await last_number(pending) == 2
+        assert (pending.is_done, pending.outcome) == (True, await pending.wait())
 
 
 async def test_a_closed_log_writes_what_it_has_and_takes_nothing(store: GatedStore, autojump_clock: MockClock) -> None:

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from engine.errors import Conflict, StoreError, StoreLocked, StoreUnavailable
-from engine.store.sqlite_errors import store_error
+from engine.store.sqlite_errors import is_of_the_file, refusal, store_error
 
 ADVICE = {
     sqlite3.SQLITE_FULL: "free some space",
@@ -60,8 +60,23 @@ def test_a_change_that_cannot_be_stored_is_the_fault_of_the_change(error: Except
     assert type(store_error(error, "x")) is StoreError
 
 
-def test_r26_a_row_that_cannot_be_understood_is_damage() -> None:
+def test_r26_a_row_that_cannot_be_understood_is_damage_and_a_change_that_cannot_is_refused() -> None:
     assert isinstance(store_error(msgspec.ValidationError("no"), "x"), StoreUnavailable)
+    assert type(refusal(msgspec.ValidationError("no"), "x")) is StoreError
+
+
+@pytest.mark.parametrize(
+    ("code", "is_all"),
+    [
+        (sqlite3.SQLITE_BUSY_SNAPSHOT, True),
+        (sqlite3.SQLITE_IOERR_FSYNC, True),
+        (sqlite3.SQLITE_FULL, False),
+        (sqlite3.SQLITE_CONSTRAINT_UNIQUE, False),
+    ],
+)
+def test_what_is_wrong_with_the_file_concerns_every_change(code: int, is_all: bool) -> None:
+    assert is_of_the_file(complaint(code)) is is_all
+    assert not is_of_the_file(ValueError("no"))
 
 
 def test_r26_an_error_without_a_code_is_the_use_of_something_closed() -> None:

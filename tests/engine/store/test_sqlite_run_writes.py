@@ -146,11 +146,21 @@ async def test_a_steered_run_names_its_host_and_can_come_back_to_the_queue(store
     assert (now.state, now.steered_into, now.started_at_us) == (RunState.QUEUED, None, None)
 
 
+async def test_r15_a_run_that_ends_in_the_turn_of_another_names_it(store: Store) -> None:
+    await make_run(store, "host")
+    await write(store, accept("r", 2))
+    taken_in = Ending(state=RunState.COMPLETED, at_us=AT, steered_into=RunId("host"))
+    outcome = await write(store, settle("r", taken_in))
+    assert outcome.events[-1].body == RunCompleted(R, S, RunState.COMPLETED, steered_into=RunId("host"))
+    assert (await stored(store)).steered_into == "host"
+
+
 async def test_a_later_attempt_keeps_the_moment_of_the_first(store: Store) -> None:
     await make_run(store, "r")
     await write(store, StartRun(run_id=R, at_us=AT + 99, attempt=2))
     now = await stored(store)
     assert (now.attempt, now.started_at_us) == (2, AT + 1)
+    assert (now.model, now.provider) == ("m", "p"), "nor does it forget what it does not know better"
 
 
 @pytest.mark.parametrize("state", TERMINAL)
