@@ -57,6 +57,13 @@ class TinyApp:
     async def _transport(self, scope: Any, receive: Any, send: Any) -> None:
         await answer(send, scope["state"]["transport"].encode())
 
+    async def _large(self, scope: Any, receive: Any, send: Any) -> None:
+        """More than fits into a socket, in pieces that say where they belong."""
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"5000000")]})
+        for number in range(50):
+            await send({"type": "http.response.body", "body": b"%09d," % number * 10_000, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
     async def _gated(self, scope: Any, receive: Any, send: Any) -> None:
         await self.gate.wait()
         await answer(send, b"the gate opened")
@@ -223,6 +230,30 @@ async def test_the_addresses_are_announced_with_the_real_port(tmp_path: Path) ->
     async with open_site(tmp_path) as site:
         assert site.control.addresses == (f"http://127.0.0.1:{site.port}", f"unix://{site.path}")
         assert site.port != 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_what_does_not_fit_into_the_socket_arrives_whole_and_in_order(tmp_path: Path, kind: str) -> None:
+    async with open_site(tmp_path) as site:
+        stream = await site.ask(kind, "/large")
+        body = b""
+        while len(body) < 5_000_000:
+            body += (await stream.receive_some()).partition(b"\r\n\r\n")[2] if not body else await stream.receive_some()
+        assert body == b"".join(b"%09d," % number * 10_000 for number in range(50))
+
+
+async def test_an_application_that_does_nothing_but_send_lets_others_have_their_turn(tmp_path: Path) -> None:
+    async with open_site(tmp_path) as site:
+        endless = await site.ask("unix", "/endless")
+        await wait_for(lambda: site.app.chunks_sent > 0)
+        other = await site.ask("tcp", "/transport")
+        answer = b""
+        with trio.move_on_after(DEADLINE_S / 2):
+            while not answer.endswith(b"tcp"):
+                assert await endless.receive_some(1 << 20)
+                with trio.move_on_after(0.001):
+                    answer += await other.receive_some()
+        assert answer.startswith(b"HTTP/1.1 200")
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -51,7 +51,8 @@ class World:
         self.is_closed = False
         self.live: frozenset[int] = frozenset()  # registered, and not at an end
         self.covered: frozenset[int] = frozenset()  # of the live ones
-        self.to_interrupt: tuple[frozenset[int], ...] = ()  # by run
+        self.to_interrupt: tuple[tuple[int, ...], ...] = ()  # by run, as the lane has it
+        self.must_interrupt: tuple[frozenset[int], ...] = ()  # by run, as it ought to be
         self.last_started = NOBODY
         self.problem = ""
         prompts = [Actor("prompt", f"send {policy}") for policy in scenario.policies]
@@ -91,8 +92,8 @@ class World:
                 for number, run in enumerate(self.runs)
             ]
         )
-        mine = (self.live, self.covered, self.to_interrupt, self.last_started, self.failures_left, self.is_closed)
-        return (tuple(sorted(self.actors)), handles, tuple(lane), mine, self.problem)
+        mine = (self.live, self.covered, self.to_interrupt, self.must_interrupt, self.last_started, self.failures_left)
+        return (tuple(sorted(self.actors)), handles, tuple(lane), mine, self.is_closed, self.problem)
 
     def options(self) -> Iterator[tuple[Actor, str]]:
         """Who can go on, and in which way."""
@@ -130,14 +131,15 @@ class World:
         if self.is_closed:
             return []
         try:
-            self.dispatch.reserve(run)
+            interrupted = self.dispatch.reserve(run)
         except SessionBusy:
             if not self.runs or policy is not IfBusy.REJECT:
                 self.problem = "a prompt was refused without a reason (R15)"
             return []
         if policy is IfBusy.REJECT and any(not self.runs[one].is_canceled for one in self.live):
             self.problem = "a prompt that asked to be rejected was accepted by a busy session (R15)"
-        self.to_interrupt = (*self.to_interrupt, self.live if policy is IfBusy.INTERRUPT else frozenset())
+        self.to_interrupt = (*self.to_interrupt, tuple(sorted(self.runs.index(one) for one in interrupted)))
+        self.must_interrupt = (*self.must_interrupt, self.live if policy is IfBusy.INTERRUPT else frozenset())
         self.runs.append(run)
         self.live |= {len(self.runs) - 1}
         return [Actor("prompt", "decide", len(self.runs) - 1)]
@@ -149,8 +151,8 @@ class World:
             self.failures_left -= 1
             self._end_as(actor.run, "refused")
             return self._go_on(self.dispatch.withdraw(run))
-        flagged = [self.runs[one] for one in sorted(self.to_interrupt[actor.run])]
-        self._expect(self.to_interrupt[actor.run])
+        flagged = [self.runs[one] for one in self.to_interrupt[actor.run]]
+        self._expect(self.must_interrupt[actor.run])
         if flagged:
             self._end_orphans(self.dispatch.cancel_runs(flagged, "interrupted"))
         entry = self.dispatch.enter(run)
@@ -310,7 +312,10 @@ def explore(scenario: Scenario, make: Callable[[], SessionDispatch]) -> Explorat
         for actor, choice in options:
             trace.append((actor, choice))
             after = world.copy()
-            after.step(actor, choice)
+            try:
+                after.step(actor, choice)
+            except (LookupError, ValueError) as error:
+                after.problem = f"the lane crashed: {error!r}"
             count += visit(after)
             trace.pop()
         ways[key] = count
