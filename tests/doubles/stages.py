@@ -187,7 +187,8 @@ async def open_staged(
     ):  # fmt: skip
         staged.watched, staged.store, staged.nursery = watched, stores[0], nursery
         try:
-            await staged.bring()
+            with trio.fail_after(10):
+                await staged.bring()
             yield staged
         finally:
             staged.release()

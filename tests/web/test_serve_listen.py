@@ -10,6 +10,7 @@ import trio
 
 from engine.errors import ConfigInvalid
 from web.address import Address, TcpAddress, UnixAddress, parse_address
+from web.connection_stream import ConnectionStream
 from web.listen import close_listener, open_listeners
 
 pytestmark = pytest.mark.slow
@@ -189,3 +190,14 @@ async def test_an_address_that_is_not_here_is_refused(host: str) -> None:
     with pytest.raises(ConfigInvalid, match=r"no network of this machine|cannot resolve"):
         async with open_listeners((TcpAddress(host, 0),), backlog=1):
             pass
+
+
+async def test_a_tcp_connection_sends_at_once_and_gives_up_a_peer_that_vanished() -> None:
+    async with open_listeners((TcpAddress("127.0.0.1", 0),), backlog=1) as [listener]:
+        peer = await trio.open_tcp_stream(*listener.socket.getsockname())
+        await trio.lowlevel.wait_readable(listener.socket)
+        accepted = ConnectionStream(listener.socket.accept()[0], patience_s=20)
+        assert accepted.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert accepted.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 20_000
+        accepted.abort()
+        await peer.aclose()
