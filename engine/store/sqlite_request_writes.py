@@ -46,8 +46,12 @@ def resolve_request(writing: Writing, write: ResolveRequest) -> bool:
 
 def withdraw_requests(writing: Writing, run_id: RunId, at_us: int) -> None:
     """→ PermissionResolved or QuestionsResolved for each that this run leaves open."""
-    # Nearly always there is none: the index of the open ones says so.
-    left = "SELECT * FROM requests WHERE workspace_id = ? AND run_id = ? AND decision IS NULL ORDER BY asked_at_us, id"
+    # Nearly always there is none: the index of the open ones says so. SQLite by itself would take the primary key, and
+    # read all that was ever asked here.
+    left = (
+        "SELECT * FROM requests INDEXED BY requests_open"
+        " WHERE workspace_id = ? AND run_id = ? AND decision IS NULL ORDER BY asked_at_us, id"
+    )
     for row in writing.db.execute(left, (writing.workspace_id, run_id)).fetchall():
         _resolve(writing, row, Decision.WITHDRAWN, at_us)
 

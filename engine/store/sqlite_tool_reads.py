@@ -12,7 +12,10 @@ from engine.store import rows
 def open_requests(db: sqlite3.Connection, workspace: WorkspaceId) -> list[PermissionRequest | QuestionBatch]:
     """`Store.open_requests`"""
     found = db.execute(
-        "SELECT * FROM requests WHERE workspace_id = ? AND decision IS NULL ORDER BY asked_at_us, id", (workspace,)
+        # By itself SQLite would take the primary key, and read all that was ever asked here.
+        "SELECT * FROM requests INDEXED BY requests_open"
+        " WHERE workspace_id = ? AND decision IS NULL ORDER BY asked_at_us, id",
+        (workspace,),
     )
     return [rows.request_from_row(row) for row in found]
 

@@ -42,6 +42,7 @@ def test_every_migration_is_shipped_with_the_package() -> None:
     assert [name for name in names if name.endswith(".sql")] == [
         "0001_initial.sql",
         "0002_requests_and_files.sql",
+        "0003_open_requests.sql",
     ]
     assert "__init__.py" in names, "only what is in a package is in the wheel"
 
