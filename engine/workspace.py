@@ -264,7 +264,8 @@ class Workspace:
         recovery = RecoverySeams(
             workspace_id=self.id, store=seams.store, settler=self._runner.settler, lanes=self.lanes,
             conduct=self._conduct, now_us=seams.clock.now_us, max_attempts=seams.settings.max_attempts,
-            bound_s=seams.settings.settle_s, gives_titles=seams.titler is not None,
+            bound_s=seams.settings.settle_s, committed=lambda: seams.log.statistics().committed,
+            gives_titles=seams.titler is not None,
         )  # fmt: skip
         await Recovery(recovery).run()
 

@@ -28,6 +28,7 @@ from engine.runs.title import first_words
 from engine.store.protocol import Store
 
 PAGE = 64  # runs that are read together, with what they wrote
+STALLED_S = 30.0  # a log that writes nothing for so long is stuck; one that writes has many workspaces to recover
 
 UNREADABLE = RunError("store", "Interrupted", "The server stopped while this run was active, and what it had said "
                       "cannot be read; the server's log says why.")  # fmt: skip
@@ -45,7 +46,8 @@ class RecoverySeams(msgspec.Struct, frozen=True, kw_only=True):
     conduct: Conduct
     now_us: Callable[[], int]
     max_attempts: int
-    bound_s: float  # how long a page may take to be written
+    bound_s: float  # how long the store may refuse an ending
+    committed: Callable[[], int]  # how many changes the log has written, whosever
     gives_titles: bool
 
 
@@ -168,11 +170,19 @@ class Recovery:
         return (UpdateSession(session_id=run.session_id, at_us=at_us, title=title, only_if_title=""),)
 
     async def _written(self, commits: Sequence[EndingCommit]) -> None:
-        with trio.move_on_after(self._seams.bound_s) as scope:
-            await trio.lowlevel.checkpoint()
-            for commit in commits:
-                await commit.wait()
-        if scope.cancelled_caught:
+        """Wait until they are written. There may be many before them: as long as the log gets on, so does this."""
+        stalled_s = 0.0
+        while True:
+            before = self._seams.committed()
+            with trio.move_on_after(self._seams.bound_s) as scope:
+                await trio.lowlevel.checkpoint()
+                for commit in commits:
+                    await commit.wait()
+            if not scope.cancelled_caught:
+                return
             trouble = next((commit.trouble for commit in commits if commit.trouble is not None), None)
-            kind, why = (type(trouble), f": {trouble}") if trouble is not None else (StoreUnavailable, "")
-            raise kind(f"the store does not take the endings of the runs that were left unfinished{why}")
+            stalled_s = stalled_s + self._seams.bound_s if self._seams.committed() == before else 0.0
+            if trouble is not None or stalled_s >= STALLED_S:
+                break
+        kind, why = (type(trouble), f": {trouble}") if trouble is not None else (StoreUnavailable, "")
+        raise kind(f"the store does not take the endings of the runs that were left unfinished{why}")

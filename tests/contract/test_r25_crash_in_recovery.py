@@ -11,7 +11,7 @@ from engine.backend import NewWorkspace, open_backend
 from engine.errors import StoreUnavailable, WorkspaceUnavailable
 from engine.records.change import Change, SettleRun
 from engine.records.run import OnCrash, RunState
-from engine.runs.recovery import PAGE
+from engine.runs.recovery import PAGE, STALLED_S
 from engine.settings import EngineSettings
 from tests.doubles.engine import ScriptedAgent, Watched
 from tests.doubles.gate import Gate
@@ -150,6 +150,51 @@ async def test_r25_workspace_whose_endings_cannot_be_written_stays_closed_and_is
             assert backend.statistics().unavailable == 0
             assert (await workspace.wait_run(active.id, 1)).state is RunState.INTERRUPTED
             assert (await workspace.wait_run(queued.id, 1)).state is RunState.COMPLETED
+
+
+class Slow(StoreDouble):
+    """Takes its time for each ending."""
+
+    each_s = 0.0
+
+    async def commit(self, changes: Any) -> Any:
+        await trio.sleep(self.each_s * sum(map(has_ending, changes)))
+        return await self.inner.commit(changes)
+
+
+async def leave_active(disk: Disk, path: object, count: int) -> list[Any]:
+    """So many runs in the middle of their turns."""
+    async with disk.first_server(path, agent=ScriptedAgent(never)) as first:
+        sessions = [await first.workspace.sessions.create(f"{number}") for number in range(count)]
+        runs = [await first.send("hi", session_id=session.id) for session in sessions]
+        await trio.sleep(1)
+    return runs
+
+
+async def test_r25_slow_store_is_waited_for(autojump_clock: object, tmp_path: object) -> None:
+    """A server with much to recover, on a machine with much else to do, has all workspaces open when it is ready."""
+    async with open_disk() as disk:
+        runs = await leave_active(disk, tmp_path, 10)
+        store, settings = Slow(disk.store), EngineSettings(data_dir=None)
+        store.each_s = settings.settle_s / 4
+        async with open_backend(settings, environ={}, agent=ScriptedAgent(), wrap_store=lambda _: store) as backend:
+            assert backend.statistics().unavailable == 0
+            workspace = backend.workspace(runs[0].workspace_id)
+            assert {(await workspace.run(run.id)).state for run in runs} == {RunState.INTERRUPTED}
+
+
+async def test_r25_store_that_is_stuck_is_not_waited_for(autojump_clock: object, tmp_path: object) -> None:
+    async with open_disk() as disk:
+        runs = await leave_active(disk, tmp_path, 1)
+        store = Slow(disk.store)
+        store.each_s = 2 * STALLED_S
+        began = trio.current_time()
+        async with open_backend(
+            EngineSettings(data_dir=None), environ={}, agent=ScriptedAgent(), wrap_store=lambda _: store
+        ) as backend:
+            assert trio.current_time() - began == pytest.approx(STALLED_S)
+            with pytest.raises(WorkspaceUnavailable, match="does not take the endings"):
+                backend.workspace(runs[0].workspace_id)
 
 
 async def test_r25_run_whose_messages_cannot_be_read_ends_by_the_bare_fact(
