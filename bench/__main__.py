@@ -6,7 +6,7 @@ import sys
 
 from bench import harness
 
-QUESTIONS = ("cancel_race", "accept", "fanout", "store_writes")
+QUESTIONS = ("cancel_race", "cancel_end", "accept", "fanout", "resume", "start", "store_writes")
 
 
 def main() -> int:

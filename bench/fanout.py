@@ -7,7 +7,6 @@ SIGTERM with all of them connected.
 """
 
 import argparse
-import os
 import resource
 import selectors
 import signal
@@ -25,6 +24,7 @@ import trio
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it can be run as a script, too
 
 from bench import harness
+from bench.server_process import cpu_seconds, resident_mb
 from tests.doubles.live_server import Connection, LiveServer, open_live_server
 
 SPARE_DESCRIPTORS = 256
@@ -275,18 +275,11 @@ class Memory:
 
     def note(self, when: str) -> float:
         """Note it; how much more it is than the last time, in MB."""
-        pages = int(Path(f"/proc/{self._pid}/statm").read_text("ascii").split()[1])
-        now = pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+        now = resident_mb(self._pid)
         more = 0.0 if self._last is None else now - self._last
         self._table.add(when, round(now, 1), None if self._last is None else round(more, 1))
         self._last = now
         return more
-
-
-def cpu_seconds(pid: int) -> float:
-    """The processor time that a process has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def allow_descriptors(count: int) -> None:
