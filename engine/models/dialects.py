@@ -14,6 +14,8 @@ from engine.models.gemini.answer import GeminiAnswer
 from engine.models.gemini.request import gemini_body
 from engine.models.protocol import ModelInfo, ModelRequest
 from engine.models.provider_errors import Blame
+from engine.models.responses.answer import ResponsesAnswer
+from engine.models.responses.request import responses_body
 from engine.models.settings import ProviderType
 
 # The version that everybody speaks who imitates the protocol. The one of October 2026 takes less, and nothing that we
@@ -41,6 +43,22 @@ class ChatCompletions:
 
     def reader(self, blame: Blame) -> AnswerReader:
         return ChatAnswer(blame)
+
+
+class Responses:
+    """OpenAI's newer protocol."""
+
+    def url(self, endpoint: Endpoint, info: ModelInfo) -> str:
+        return endpoint.url("/responses")
+
+    def headers(self, endpoint: Endpoint) -> Mapping[str, str]:
+        return _bearer(endpoint)
+
+    def body(self, request: ModelRequest, info: ModelInfo, endpoint: Endpoint) -> dict[str, object]:
+        return responses_body(request, info)
+
+    def reader(self, blame: Blame) -> AnswerReader:
+        return ResponsesAnswer(blame)
 
 
 class AnthropicMessages:
@@ -78,5 +96,10 @@ class GeminiContent:
 
 
 DIALECTS: Mapping[ProviderType, Dialect] = MappingProxyType(
-    {"openai-compat": ChatCompletions(), "anthropic": AnthropicMessages(), "gemini": GeminiContent()}
+    {
+        "openai": Responses(),
+        "openai-compat": ChatCompletions(),
+        "anthropic": AnthropicMessages(),
+        "gemini": GeminiContent(),
+    }
 )

@@ -41,12 +41,17 @@ _KINDS_BY_CODE: dict[str, ModelErrorKind] = {
     "string_above_max_length": "context_length",
     "content_filter": "content_filter",
     "content_policy_violation": "content_filter",
+    "image_content_policy_violation": "content_filter",
+    "misalignment_policy_violation": "content_filter",
+    "bio_policy": "content_filter",
     "invalid_api_key": "authentication",
     "insufficient_quota": "authentication",
     "model_not_found": "not_found",
     "rate_limit_exceeded": "rate_limit",
     "rate_limit_error": "rate_limit",
     "overloaded_error": "overloaded",
+    "server_is_overloaded": "overloaded",
+    "slow_down": "overloaded",
     "server_error": "server",
     "api_error": "server",
     "timeout_error": "server",
@@ -57,7 +62,12 @@ _KINDS_BY_CODE: dict[str, ModelErrorKind] = {
     "not_found_error": "not_found",
     "API_KEY_INVALID": "authentication",
 }
-_REFUSED = {"invalid_request_error", "request_too_large", "invalid_prompt"}  # whatever else is wrong, it stays wrong
+# Whatever else is wrong, it stays wrong.
+_REFUSED = {
+    "invalid_request_error", "request_too_large", "invalid_prompt", "data_residency_mismatch", "invalid_image",
+    "invalid_image_format", "invalid_base64_image", "invalid_image_url", "invalid_image_mode", "image_too_large",
+    "image_too_small", "image_parse_error", "image_file_too_large", "unsupported_image_media_type", "empty_image_file",
+}  # fmt: skip
 _TOO_LONG = re.compile(
     r"context.{0,3}(?:length|window|size|limit)|maximum context|too many (?:input )?tokens|(?:prompt|input) is too long"
     r"|reduce the length|exceeds? the (?:maximum|max|limit).{0,40}tokens|token limit",

@@ -10,7 +10,7 @@ from engine.models.protocol import LongPrompt, ModelInfo
 
 MASK = "[secret]"
 
-ProviderType = Literal["openai-compat", "anthropic", "gemini"]
+ProviderType = Literal["openai", "openai-compat", "anthropic", "gemini"]
 ReasoningField = Literal["", "reasoning", "reasoning_content", "reasoning_details"]
 
 Price = Annotated[float, msgspec.Meta(ge=0)]

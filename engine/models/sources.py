@@ -44,12 +44,14 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class KnownProvider(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A provider of the catalog. Its key is in the first of `api_key_env` that is set."""
+    """A provider of the catalog. Its key is in the first of `api_key_env` that is set. Under another address it is
+    another server, which speaks `type_elsewhere` unless the settings say what."""
 
     id: str
     name: str
     base_url: str = ""
     type: ProviderType = "openai-compat"
+    type_elsewhere: ProviderType | None = None
     base_url_env: str = ""
     api_key_env: tuple[str, ...] = ()
     default_model: str = ""
@@ -57,6 +59,10 @@ class KnownProvider(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     extra_body: Mapping[str, object] = {}
     send_reasoning_as: ReasoningField = ""
     models: tuple[ModelEntry, ...] = ()
+
+    def is_at(self, base_url: str) -> bool:
+        """Whether this is its own address."""
+        return base_url.rstrip("/") == self.base_url.rstrip("/")
 
 
 @cache
@@ -96,7 +102,7 @@ def _source(said: ProviderSettings, known: KnownProvider, environ: Mapping[str, 
         provider=known.id,
         name=said.name or known.name,
         base_url=base_url,
-        type=said.type or known.type,
+        type=said.type or (None if known.is_at(base_url) else known.type_elsewhere) or known.type,
         api_key=key,
         key_hint=" or ".join(hints),
         headers=said.extra_headers,
@@ -135,7 +141,7 @@ def _info(endpoint: Endpoint, said: ProviderSettings, known: KnownProvider) -> P
     for entry in said.models:
         entries[entry.id] = entry.over(entries[entry.id]) if entry.id in entries else entry
     default, small = known.default_model, known.small_model
-    if endpoint.base_url != known.base_url:
+    if not known.is_at(endpoint.base_url):
         # Another server under a known name, or one of its own: it has what was said of it, and no small one is known.
         default, small = (said.models[0].id if said.models else default), ""
     return ProviderInfo(

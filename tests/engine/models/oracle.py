@@ -3,7 +3,10 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import anthropic
+import httpx2
 import msgspec
+import openai
 
 from engine.models.protocol import (
     Chunk,
@@ -20,7 +23,8 @@ from engine.models.protocol import (
 )
 from engine.records.message import Attachment, FinishReason, Reasoning, ToolCall
 from engine.records.run import Usage
-from tests.engine.models.asking import assistant, request, user
+from tests.doubles.model_server import ModelServer
+from tests.engine.models.asking import KEY, assistant, request, user
 
 LOOK = ToolSpec("look", "Looks.", {"type": "object", "properties": {"path": {"type": "string"}}, "required": ["path"]})
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg=="
@@ -87,3 +91,19 @@ def materialized(value: Any) -> Any:
     if isinstance(value, str | bytes | int | float | None):
         return value
     return [materialized(each) for each in value]
+
+
+def openai_client(server: ModelServer) -> openai.OpenAI:
+    """OpenAI's own client of the server. The asynchronous ones leave generators to the garbage collector, which Trio
+    resents: they are for asyncio. This one blocks, so it belongs in a thread."""
+    return openai.OpenAI(api_key=KEY, base_url=server.base_url, max_retries=0, http_client=plain_http())
+
+
+def anthropic_client(server: ModelServer) -> anthropic.Anthropic:
+    """Anthropic's."""
+    return anthropic.Anthropic(api_key=KEY, base_url=server.root, max_retries=0, http_client=plain_http())
+
+
+def plain_http() -> httpx2.Client:
+    """What both speak HTTP with; without the certificates, which take longer to load than all the rest."""
+    return httpx2.Client(trust_env=False, verify=False, timeout=10)

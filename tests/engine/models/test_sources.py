@@ -113,6 +113,29 @@ def test_a_provider_of_ones_own_speaks_what_most_speak_unless_it_says_otherwise(
     assert sources({"mine": {"base_url": "http://h", "type": "anthropic"}})["mine"].endpoint.type == "anthropic"
 
 
+@pytest.mark.parametrize(
+    ("said", "environ", "spoken"),
+    [
+        ({}, {}, "openai"),
+        ({"base_url": "https://api.openai.com/v1/"}, {}, "openai"),
+        ({"type": "openai-compat"}, {}, "openai-compat"),
+        ({}, {"OPENAI_BASE_URL": "http://localhost:8000/v1"}, "openai-compat"),
+        ({"base_url": "http://localhost:8000/v1"}, {}, "openai-compat"),
+        ({"base_url": "http://localhost:8000/v1", "type": "openai"}, {}, "openai"),
+    ],
+)
+def test_openai_speaks_responses_and_who_stands_in_for_it_what_most_speak(
+    said: dict[str, str], environ: dict[str, str], spoken: str
+) -> None:
+    source = sources({"openai": said}, environ)["openai"]
+    assert source.endpoint.type == source.info.type == spoken
+
+
+def test_a_slash_at_the_end_makes_no_other_server() -> None:
+    assert sources({"openai": {"base_url": "https://api.openai.com/v1/"}})["openai"].info.small_model
+    assert not sources({"openai": {"base_url": "https://elsewhere/v1/"}})["openai"].info.small_model
+
+
 def test_a_body_of_ones_own_is_laid_over_that_of_the_catalog() -> None:
     assert sources({"openrouter": {}})["openrouter"].endpoint.body == {"usage": {"include": True}}
     said = {"openrouter": {"extra_body": {"provider": {"sort": "price"}}}}

@@ -9,6 +9,7 @@ from engine.models.settings import ProviderType
 from tests.doubles import anthropic_server as anthropic
 from tests.doubles import gemini_server as gemini
 from tests.doubles import openai_server as chat
+from tests.doubles import responses_server as responses
 from tests.doubles.model_server import event
 
 
@@ -31,6 +32,9 @@ class Voice:
             return [anthropic.named(each) for each in (anthropic.start(), opened, *deltas)]
         if self.type == "gemini":
             return [event(gemini.say(word)) for word in words]
+        if self.type == "openai":
+            *opened, _, _, _ = responses.text(0, *words)
+            return [responses.named(each) for each in (*responses.start(), *opened)]
         return [event(chat.say(word)) for word in words]
 
     def end(self) -> list[bytes]:
@@ -40,6 +44,8 @@ class Voice:
             return [anthropic.named(each) for each in (closed, *anthropic.stop())]
         if self.type == "gemini":
             return [event(gemini.stop())]
+        if self.type == "openai":
+            return [responses.named(responses.stop())]
         return [event(chat.stop()), chat.DONE]
 
     def call(self, call_id: str, name: str, *pieces: str) -> list[bytes]:
@@ -50,6 +56,9 @@ class Voice:
         if self.type == "gemini":
             called = gemini.piece(gemini.call(name, msgspec.json.decode("".join(pieces)), call_id=call_id))
             return [event(called), event(gemini.stop())]
+        if self.type == "openai":
+            events = (*responses.start(), *responses.call(0, call_id, name, *pieces), responses.stop())
+            return [responses.named(each) for each in events]
         more = (event(chat.call(arguments=piece)) for piece in pieces)
         return [event(chat.call(id=call_id, name=name)), *more, event(chat.stop("tool_calls")), chat.DONE]
 
@@ -63,6 +72,15 @@ VOICES = [
         key_prefix="Bearer ",
         overloaded={"error": {"message": "busy", "code": 529}},
         too_long={"error": {"message": "too long", "code": "context_length_exceeded"}},
+    ),
+    Voice(
+        type="openai",
+        path="/v1/responses",
+        bases=("/v1", "/v1/", "/v1/responses"),
+        key_header="authorization",
+        key_prefix="Bearer ",
+        overloaded=responses.error("server_is_overloaded", "Our servers are currently overloaded."),
+        too_long={"error": {"message": "Your input exceeds the context window.", "code": "context_length_exceeded"}},
     ),
     Voice(
         type="anthropic",

@@ -3,8 +3,12 @@
 from functools import cache
 from typing import Any
 
+import anthropic
 import msgspec
+import pydantic
 import pytest
+import trio
+from anthropic.types import message_create_params as params
 
 from engine.models.protocol import ModelInfo
 from engine.models.provider import open_provider
@@ -13,11 +17,7 @@ from engine.records.run import Usage
 from tests.doubles.anthropic_server import answer, error, redacted, start, stop, text, thinking, tool_use
 from tests.doubles.model_server import ModelServer, Reply, refusal
 from tests.engine.models.asking import KEY, ask, endpoint, flat
-from tests.engine.models.oracle import Whole, conversations, materialized, put_together
-
-anthropic = pytest.importorskip("anthropic")
-pydantic = pytest.importorskip("pydantic")
-params = pytest.importorskip("anthropic.types.message_create_params")
+from tests.engine.models.oracle import Whole, anthropic_client, conversations, materialized, put_together
 
 pytestmark = pytest.mark.slow
 
@@ -40,12 +40,7 @@ def schema() -> Any:
 
 async def heard_by_sdk(server: ModelServer) -> Whole:
     """What the SDK makes of the next reply."""
-    asked = {"model": "m", "max_tokens": 100, "messages": [{"role": "user", "content": "hi"}]}
-    async with (
-        anthropic.AsyncAnthropic(api_key=KEY, base_url=server.root, max_retries=0) as client,
-        client.messages.stream(**asked) as stream,
-    ):
-        message = await stream.get_final_message()
+    message = await trio.to_thread.run_sync(read_with_sdk, server)
     whole = Whole(reason=REASONS[message.stop_reason])
     for block in message.content:
         match block.type:
@@ -63,6 +58,19 @@ async def heard_by_sdk(server: ModelServer) -> Whole:
         used.input_tokens, used.output_tokens, used.cache_read_input_tokens, used.cache_creation_input_tokens
     )
     return whole
+
+
+def read_with_sdk(server: ModelServer) -> Any:
+    """Ask, and put the message together."""
+    asked = {"model": "m", "max_tokens": 100, "messages": [{"role": "user", "content": "hi"}]}
+    with anthropic_client(server) as client, client.messages.stream(**asked) as stream:
+        return stream.get_final_message()
+
+
+def send_with_sdk(server: ModelServer, body: dict[str, Any]) -> None:
+    """Have the SDK send what a body of ours says."""
+    with anthropic_client(server) as client:
+        client.messages.create(**body).close()
 
 
 def client_of(server: ModelServer, info: ModelInfo = INFO) -> Any:
@@ -115,8 +123,7 @@ async def test_the_sdk_would_send_what_our_client_sends(number: int, thinks_by: 
         await ask(provider.model(info), asked)
     ours = server.requests[0]
     assert materialized(schema().validate_python(ours.body)) == ours.body
-    async with anthropic.AsyncAnthropic(api_key=KEY, base_url=server.root, max_retries=0) as client:
-        await (await client.messages.create(**ours.body)).close()
+    await trio.to_thread.run_sync(send_with_sdk, server, ours.body)
     theirs = server.requests[1]
     assert theirs.body == ours.body
     assert theirs.path == ours.path
