@@ -39,7 +39,7 @@ class ChatCompletions:
     def body(self, request: ModelRequest, info: ModelInfo, endpoint: Endpoint) -> dict[str, object]:
         # OpenAI's newer models refuse the old name of the limit, which everybody else knows.
         limit = "max_completion_tokens" if endpoint.host == "api.openai.com" else "max_tokens"
-        return chat_body(request, info, max_tokens_field=limit)
+        return chat_body(request, info, max_tokens_field=limit, reasoning_field=endpoint.send_reasoning_as)
 
     def reader(self, blame: Blame) -> AnswerReader:
         return ChatAnswer(blame)

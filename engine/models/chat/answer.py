@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from engine.errors import ModelError
 from engine.models.call_ids import new_call_id
-from engine.models.chat.wire import Piece, ToolCallPiece, Words, decode_piece
+from engine.models.chat.wire import Details, Piece, ToolCallPiece, Words, decode_piece
 from engine.models.protocol import (
     Chunk,
     ReasoningDelta,
@@ -50,6 +50,7 @@ class ChatAnswer:
         self._calls: list[_Call] = []
         self._latest: _Call | None = None
         self._call_at: dict[int, _Call] = {}  # by the provider's index
+        self._details = Details()
         self._waiting: dict[str, str] = {}  # arguments that came before their call's name
         self._has_begun = False
         self.is_over = False
@@ -101,12 +102,22 @@ class ChatAnswer:
         thought = words.reasoning_content or words.reasoning  # some send both, with the same text
         if thought:
             chunks.append(ReasoningDelta(thought))
+        if isinstance(words.reasoning_details, list):
+            for piece in words.reasoning_details:
+                if isinstance(piece, dict):
+                    self._details.add(piece)
+        if words.content or words.tool_calls:
+            self._end_thought(chunks)
         if words.content:
             chunks.append(TextDelta(words.content))
         if words.refusal:
             chunks.append(TextDelta(words.refusal))
-        for piece in words.tool_calls or ():
-            self._read_call(piece, chunks)
+        for call in words.tool_calls or ():
+            self._read_call(call, chunks)
+
+    def _end_thought(self, chunks: list[Chunk]) -> None:
+        if kept := self._details.take():
+            chunks.append(ReasoningDelta("", kept))
 
     def _read_call(self, piece: ToolCallPiece, chunks: list[Chunk]) -> None:
         name = (piece.function and piece.function.name) or ""
@@ -149,6 +160,7 @@ class ChatAnswer:
             problem = f"it stopped with {self._reason!r}"
             raise ModelError("overloaded", "The provider gave up", self._blame.says(problem))
         self.is_over = True
+        self._end_thought(chunks)
         reason = _REASONS.get(self._reason or "", FinishReason.UNKNOWN)
         if self._calls and reason in (FinishReason.END_TURN, FinishReason.UNKNOWN):
             reason = FinishReason.TOOL_USE  # some say `stop` after a call, or nothing

@@ -3,15 +3,21 @@
 from collections.abc import Iterable
 
 from engine.models.attachments import IMAGES, result_and_media, words_and_media
+from engine.models.chat.wire import Details
 from engine.models.protocol import ModelInfo, ModelMessage, ModelRequest
-from engine.records.message import Attachment
+from engine.models.settings import ReasoningField
+from engine.records.message import Attachment, Reasoning
 
 
-def chat_body(request: ModelRequest, info: ModelInfo, *, max_tokens_field: str = "max_tokens") -> dict[str, object]:
-    """The body: streaming, with the usage at its end."""
+def chat_body(
+    request: ModelRequest, info: ModelInfo, *, max_tokens_field: str = "max_tokens",
+    reasoning_field: ReasoningField = "",
+) -> dict[str, object]:  # fmt: skip
+    """The body: streaming, with the usage at its end. What the model thought goes back in `reasoning_field`, if there
+    is one: some providers refuse a call whose thought is not there, others refuse the field."""
     body: dict[str, object] = {
         "model": info.id,
-        "messages": list(_messages(request, info)),
+        "messages": list(_messages(request, info, reasoning_field)),
         "stream": True,
         "stream_options": {"include_usage": True},
     }
@@ -27,7 +33,7 @@ def chat_body(request: ModelRequest, info: ModelInfo, *, max_tokens_field: str =
     return body
 
 
-def _messages(request: ModelRequest, info: ModelInfo) -> Iterable[dict[str, object]]:
+def _messages(request: ModelRequest, info: ModelInfo, reasoning_field: ReasoningField) -> Iterable[dict[str, object]]:
     if request.system:
         yield {"role": "system", "content": request.system}
     for message in request.messages:
@@ -37,7 +43,7 @@ def _messages(request: ModelRequest, info: ModelInfo) -> Iterable[dict[str, obje
                 yield {"role": "user", "content": _content(words, images)}
             case "assistant":
                 if message.text or message.tool_calls:  # an empty one is refused by some providers
-                    yield _assistant(message)
+                    yield _assistant(message) | _thought(message, reasoning_field)
             case "tool":
                 yield from _results(message, info)
 
@@ -50,6 +56,13 @@ def _assistant(message: ModelMessage) -> dict[str, object]:
             for call in message.tool_calls
         ]
     return wire
+
+
+def _thought(message: ModelMessage, field: ReasoningField) -> dict[str, object]:
+    told: object = message.reasoning
+    if field == "reasoning_details":
+        told = Details.parse(part.signature for part in message.parts if isinstance(part, Reasoning))
+    return {field: told} if field and told else {}
 
 
 def _results(message: ModelMessage, info: ModelInfo) -> Iterable[dict[str, object]]:

@@ -1,5 +1,11 @@
 """The shapes of the chat-completions protocol, as lenient as its many speakers need: a field that some of them leave
-out, or fill with null, has a default; one whose type differs between them is an `object`."""
+out, or fill with null, has a default; one whose type differs between them is an `object`.
+
+OpenRouter wants the details of a thought back as it gave them. They are kept among our own signatures, as JSON after
+`details:`.
+"""
+
+from collections.abc import Iterable
 
 import msgspec
 
@@ -12,6 +18,45 @@ class FunctionPiece(msgspec.Struct, gc=False):
 
     name: str | None = None
     arguments: str | None = None
+
+
+class Details:
+    """The details of one thought, put together from pieces: those of one entry follow each other, and what they have to
+    say is cut anywhere."""
+
+    _MARK = "details:"
+    _CUT = ("text", "summary", "data")  # what comes in pieces; of the other fields the last one said counts
+
+    def __init__(self) -> None:
+        self._entries: list[dict[str, object]] = []
+
+    def add(self, piece: dict[str, object]) -> None:
+        """One piece."""
+        last = self._entries[-1] if self._entries else None
+        if last is None or any(last.get(key) != piece.get(key) for key in ("type", "index")):
+            self._entries.append(dict(piece))
+            return
+        for key, value in piece.items():
+            known = last.get(key)
+            if key in self._CUT and isinstance(known, str) and isinstance(value, str):
+                last[key] = known + value
+            elif value is not None or key not in last:
+                last[key] = value
+
+    def take(self) -> str:
+        """What was put together since it was last asked for, as it is kept; empty if that is nothing."""
+        entries, self._entries = self._entries, []
+        return self._MARK + msgspec.json.encode(entries).decode() if entries else ""
+
+    @classmethod
+    def parse(cls, kept: Iterable[str]) -> list[object]:
+        """The entries of what was kept; signatures of other protocols are passed over."""
+        return [
+            entry
+            for each in kept
+            if each.startswith(cls._MARK)
+            for entry in msgspec.json.decode(each.removeprefix(cls._MARK), type=list[object])
+        ]
 
 
 class ToolCallPiece(msgspec.Struct, gc=False):
@@ -29,6 +74,7 @@ class Words(msgspec.Struct, gc=False):
     refusal: str | None = None
     reasoning_content: str | None = None  # DeepSeek, vLLM
     reasoning: str | None = None  # OpenRouter, Ollama, newer vLLM
+    reasoning_details: object = None  # OpenRouter
     tool_calls: list[ToolCallPiece] | None = None
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from engine.models.chat.request import chat_body
 from engine.models.protocol import ModelInfo, ModelMessage, ModelRequest, ModelToolResult, ToolSpec
+from engine.models.settings import ReasoningField
 from engine.records.message import Attachment, Reasoning, ToolCall
 from tests.engine.models.asking import assistant, request, user
 
@@ -119,3 +120,35 @@ def test_images_go_to_a_model_that_sees() -> None:
 def test_a_model_is_told_of_a_file_that_it_cannot_see(name: str, mime_type: str, info: ModelInfo) -> None:
     sent = content(attachment(name, mime_type, b"data"), info=info)
     assert sent == f"look\n\n(The attached {mime_type} file {name!r} cannot be shown to you.)"
+
+
+# -- thoughts that are sent back ---------------------------------------------------------------------------------------
+
+DETAILS = 'details:[{"type":"reasoning.encrypted","data":"eA","index":0}]'
+
+
+def thinking(field: ReasoningField, *messages: ModelMessage) -> list[dict[str, Any]]:
+    """The messages of a request to a provider that wants thoughts back in this field."""
+    sent: Any = chat_body(request(*messages, system=""), PLAIN, reasoning_field=field)["messages"]
+    return list(sent)
+
+
+@pytest.mark.parametrize("field", ["reasoning", "reasoning_content"])
+def test_a_thought_goes_back_in_the_field_that_the_provider_wants_it_in(field: ReasoningField) -> None:
+    thought = assistant(Reasoning("h"), Reasoning("m"), "I look.", ToolCall("a", "look"))
+    [message] = thinking(field, thought)
+    assert message[field] == "hm"
+    assert set(message) == {"role", "content", "tool_calls", field}
+
+
+def test_details_go_back_as_they_came_and_what_others_signed_does_not() -> None:
+    thought = assistant(Reasoning("hm", DETAILS), "x", Reasoning("", "c2lnbmVk"), Reasoning("", DETAILS))
+    entry = {"type": "reasoning.encrypted", "data": "eA", "index": 0}
+    assert thinking("reasoning_details", thought)[0]["reasoning_details"] == [entry, entry]
+    assert "reasoning_details" not in thinking("reasoning_details", assistant(Reasoning("hm"), "x"))[0]
+
+
+def test_no_thought_goes_back_to_who_does_not_want_it() -> None:
+    for message in (assistant(Reasoning("hm", DETAILS), "x"), assistant("x")):
+        assert thinking("", message) == [{"role": "assistant", "content": "x"}]
+    assert thinking("reasoning", assistant("x")) == [{"role": "assistant", "content": "x"}]
