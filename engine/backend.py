@@ -4,6 +4,7 @@ import math
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
@@ -85,7 +86,7 @@ class Backend:
         self._clock = clock
         self._bus = bus
         self._agent: Agent = agent or CoderAgent(models, in_thread=settings.data_dir is not None)
-        self._titler = titler if agent is not None else ModelTitler(models)
+        self._titler, self._is_agent_ours = titler, agent is None
         self._toolbox = toolbox
         self._environment = environment
         self._before_entry = before_entry
@@ -249,9 +250,12 @@ class Backend:
 
     def _make_seams(self, workspace_id: WorkspaceId, place: Place) -> WorkspaceSeams:
         self._check_accepting(None)
+        titler = self._titler
+        if self._is_agent_ours:
+            titler = ModelTitler(self.models, partial(self.choice.in_force, workspace_id, "small"))
         return WorkspaceSeams(
             id=workspace_id, path=place.path, root=place.root, problem=place.problem, settings=self.settings,
-            clock=self._clock, store=self.store, log=self.log, bus=self._bus, agent=self._agent, titler=self._titler,
+            clock=self._clock, store=self.store, log=self.log, bus=self._bus, agent=self._agent, titler=titler,
             toolbox=self._toolbox, environment=self._environment, slots=self._slots, choice=self.choice,
             on_claims_changed=self._changed,
             before_entry=self._before_entry,

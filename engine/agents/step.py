@@ -48,8 +48,13 @@ class Step:
 
     async def take(self) -> StepResult:
         """Take the step. Raises ModelError when no attempt succeeds."""
-        await with_retries(self._ask, before_retry=self._take_back)
-        self._turn.use(msgspec.structs.replace(self._usage, cost=self._model.info.cost_of(self._usage)))
+        try:
+            await with_retries(self._ask, before_retry=self._take_back)
+        except ModelError:
+            if self._usage != Usage():
+                self._account()
+            raise
+        self._account()
         return StepResult(self._reason, tuple(self._calls), self._usage)
 
     async def _ask(self) -> None:
@@ -58,7 +63,12 @@ class Step:
                 for chunk in batch:
                     self._hear(chunk)
 
+    def _account(self) -> None:
+        self._turn.use(msgspec.structs.replace(self._usage, cost=self._model.info.cost_of(self._usage)))
+
     def _take_back(self, error: ModelError, delay: float) -> None:
+        if self._usage != Usage():  # what is taken back was paid for all the same
+            self._account()
         self._turn.reset()
         self._calls.clear()
         self._inputs.clear()

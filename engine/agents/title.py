@@ -1,5 +1,7 @@
 """ModelTitler: finds a session's title with the small model."""
 
+from collections.abc import Callable
+
 from engine.agents.protocol import Title
 from engine.agents.system_prompt import TITLE_PROMPT
 from engine.models.catalog import Models
@@ -12,14 +14,15 @@ PROMPT_SHOWN = 2000  # characters of the prompt
 
 
 class ModelTitler:
-    """Asks the small model once. Implements `engine.agents.protocol.Titler`."""
+    """Asks the small model once, the one that is chosen then. Implements `engine.agents.protocol.Titler`."""
 
-    def __init__(self, models: Models) -> None:
+    def __init__(self, models: Models, small_name: Callable[[], str]) -> None:
         self._models = models
+        self._small_name = small_name
 
     async def title(self, prompt: Prompt) -> Title:
         """A title in a few words. Raises ModelError."""
-        model = self._models.get(self._models.small_name)
+        model = self._models.get(self._small_name())
         said: list[str] = []
         usage = Usage()
         asked = ModelMessage(role="user", parts=(Text(prompt.text[:PROMPT_SHOWN]),))

@@ -171,7 +171,7 @@ class RunTurn:
         usage = msgspec.convert(msgspec.to_builtins(usage), Usage)
         if max(usage.input_tokens, usage.output_tokens, usage.cache_read_tokens, usage.cache_write_tokens) > TOKENS_MAX:
             raise ValueError(f"no step takes that many tokens: {usage}")
-        self._step_usage = usage
+        self._step_usage = msgspec.structs.replace(usage, cost=self._step_usage.cost + usage.cost)
         self.usage = self.usage + usage
 
     def finish(self, reason: FinishReason, *, title: str = "", details: str = "") -> None:

@@ -40,7 +40,9 @@ class Asked(OfflineModel):
 async def test_a_model_that_thinks_has_room_for_it(info: ModelInfo, limit: int, effort: str | None) -> None:
     model, name = Asked(info), f"offline/{HELPER}"
     models = Models({OFFLINE.id: OFFLINE}, {}, {HELPER: model}, default_name=name, small_name=name)
-    title = await ModelTitler(models).title(Prompt(session_id=SessionId("s"), text="Count the sheep"))
+    title = await ModelTitler(models, lambda: models.small_name).title(
+        Prompt(session_id=SessionId("s"), text="Count the sheep")
+    )
     assert title.text == "Count the sheep"
     assert model.request is not None
     assert (model.request.max_tokens, model.request.reasoning_effort) == (limit, effort)

@@ -198,6 +198,12 @@ async def test_r20_an_error_in_the_stream_is_retried_like_one_in_front_of_it(
         (404, {}, "not_found", None),
         (429, {"Retry-After": "3"}, "rate_limit", 3),
         (429, {"Retry-After-Ms": "1500"}, "rate_limit", 1.5),
+        (
+            429,
+            {"Retry-After": "Wed, 21 Oct 2026 07:28:30 GMT", "Date": "Wed, 21 Oct 2026 07:28:00 GMT"},
+            "rate_limit",
+            30,
+        ),
         (500, {}, "server", None),
         (503, {}, "overloaded", None),
         (529, {}, "overloaded", None),
@@ -293,6 +299,7 @@ async def test_no_secret_is_in_any_log_error_or_traceback(
     has_locals = fault != "in the stream"
     shown = "".join(traceback.TracebackException.from_exception(error, capture_locals=has_locals).format())
     assert "engine/models/" in shown
+    assert any(record.name.startswith("httpcore2") for record in caplog.records), "nothing was logged"
     for secret in (KEY, OTHER_KEY):
         assert set(server.requests[0].headers.values()) & {secret, f"Bearer {secret}"}
         assert secret not in f"{shown}{error.details}{caplog.text}{caplog.records!r}{secretive!r}{provider!r}"
