@@ -3,6 +3,7 @@
 import uuid
 
 import msgspec
+import trio
 
 from engine.agents.protocol import Turn
 from engine.errors import ModelError
@@ -47,10 +48,10 @@ class Step:
         self._taken = {call.id for message in turn.history for call in message.tool_calls}
 
     async def take(self) -> StepResult:
-        """Take the step. Raises ModelError when no attempt succeeds."""
+        """Take the step. Raises ModelError when no attempt succeeds. What was used is accounted for however it ends."""
         try:
             await with_retries(self._ask, before_retry=self._take_back)
-        except ModelError:
+        except (ModelError, trio.Cancelled):
             if self._usage != Usage():
                 self._account()
             raise

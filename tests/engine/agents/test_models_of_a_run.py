@@ -14,8 +14,9 @@ from engine.records.run import Prompt, RunRecord, RunState
 from engine.settings import EngineSettings
 from engine.workspace import Workspace
 from tests.doubles import anthropic_server as anthropic
-from tests.doubles.model_server import ModelServer, Reply, open_model_server
+from tests.doubles.model_server import HANG, ModelServer, Reply, open_model_server
 from tests.doubles.openai_server import answer, say, stop, used
+from tests.doubles.reading import Reader
 
 pytestmark = pytest.mark.slow
 
@@ -115,3 +116,33 @@ async def test_an_attempt_that_was_taken_back_was_paid_for(site: Site) -> None:
     assert told.text == "Hello"
     session = await site.workspace.sessions.get(run.session_id)
     assert session.cost * MILLION == pytest.approx(40 * 10 + 1 * 100 + 40 * 10 + 5 * 100)
+
+
+async def test_a_run_that_fails_has_cost_what_it_cost(site: Site) -> None:
+    refused = anthropic.error("invalid_request_error", "no")
+    begun = anthropic.start(input_tokens=40, output_tokens=2)
+    site.server.enqueue(anthropic.answer(begun, *anthropic.text(0, "half"), refused, begin=False))
+    run = await site.run("two/other")
+    assert run.state is RunState.FAILED
+    session = await site.workspace.sessions.get(run.session_id)
+    assert session.cost * MILLION == pytest.approx(40 * 10 + 2 * 100)
+
+
+async def test_a_run_that_is_canceled_has_cost_what_it_cost(site: Site) -> None:
+    begun = anthropic.start(input_tokens=40, output_tokens=2)
+    site.server.enqueue(anthropic.answer(begun, *anthropic.text(0, "half"), HANG, begin=False))
+    session_id = (await site.workspace.sessions.create("titled")).id
+    runs: list[RunRecord] = []
+
+    async def run() -> None:
+        runs.append(await site.run("two/other", session_id))
+
+    async with site.workspace.open_feed(after=None) as feed, trio.open_nursery() as nursery:
+        reader = Reader(feed)
+        nursery.start_soon(run)
+        while "half" not in reader.texts.values():
+            await reader.read_once()
+        await site.workspace.cancel_session(session_id)
+    assert runs[0].state is RunState.CANCELED
+    session = await site.workspace.sessions.get(session_id)
+    assert session.cost * MILLION == pytest.approx(40 * 10 + 2 * 100)
