@@ -10,6 +10,7 @@
     ├── WorkspaceClosing         this workspace accepts nothing any more (R04)
     ├── ServerStopping           no workspace of this server accepts anything any more (R04)
     ├── SessionBusy              `if_busy` was `reject`, and the session is busy (R15)
+    ├── ChildSession             a sub-agent's session was asked to do what only its parent can
     ├── QueueFull                a bound on the queue is reached (R16)
     ├── IdempotencyConflict      the same key came with another request (R06)
     ├── ClientRetired            a client that said goodbye came back
@@ -113,6 +114,20 @@ class SessionBusy(CountermandError):
     def __init__(self, session_id: str) -> None:
         super().__init__(f"session {session_id!r} is busy, and if_busy is 'reject'")
         self.session_id = session_id
+
+
+class ChildSession(CountermandError):
+    """The session is the work of a sub-agent: nobody can speak in it, and it is deleted with its parent."""
+
+    field = "session_id"
+
+    def __init__(self, session_id: str, parent_id: str) -> None:
+        super().__init__(
+            f"session_id: {session_id!r} is what a sub-agent did for session {parent_id!r}; it can be read, and nothing"
+            " else. Send, cancel or delete there"
+        )
+        self.session_id = session_id
+        self.parent_id = parent_id
 
 
 class QueueFull(CountermandError):

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from msgspec import UNSET
 
-from engine.errors import NotFound
+from engine.errors import ChildSession, NotFound
 from engine.events.log import EventLog
 from engine.records.change import Change, CreateSession, DeleteSession, UpdateSession, Write
 from engine.records.ids import SessionId, WorkspaceId, new_session_id
@@ -41,6 +41,13 @@ class Sessions:
         session = await self._store.session(self._workspace_id, SessionId(session_id))
         if session is None:
             raise NotFound("session", session_id)
+        return session
+
+    async def get_own(self, session_id: str) -> Session:
+        """One session that is nobody's child. Raises NotFound and ChildSession."""
+        session = await self.get(session_id)
+        if session.parent_id is not None:
+            raise ChildSession(session.id, session.parent_id)
         return session
 
     async def update(

@@ -197,10 +197,10 @@ class Workspace:
         return await self.run(run_id)
 
     async def delete_session(self, session_id: str) -> None:
-        """Cancel the session's runs, wait for their ends, and delete it. Raises NotFound, and StoreUnavailable if a run
-        of it cannot be ended."""
+        """Cancel the session's runs, wait for their ends, and delete it with what sub-agents did for it. Raises
+        NotFound, ChildSession, and StoreUnavailable if a run of it cannot be ended."""
         for _ in range(DELETE_TRIES):  # more than one, because prompts may still come
-            await self.sessions.get(session_id)
+            await self.sessions.get_own(session_id)
             await self.cancel_session(session_id, "the session was deleted")
             with trio.move_on_after(self._closing.bound_s):
                 await wait_settled(self.lanes.of_session(session_id))

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from engine.records.ids import is_child_session
 from engine.records.run import RunState
 from web.client_events import ClientEvent
 from web.wire.events import MessageDelta, RunComplete
@@ -37,14 +38,19 @@ class RunText:
     def __init__(self) -> None:
         self._messages: dict[str, dict[int, _Part]] = {}
         self._restarted: set[str] = set()  # messages whose next piece begins anew
+        self._not_shown: set[str] = set()  # messages of sub-agents: they speak to the agent alone
 
     def take(self, event: ClientEvent) -> list[TextPiece]:
         """What the event adds to what is to be shown."""
         match event.payload:
+            case MessageDelta(message_id) if message_id in self._not_shown:
+                pass
             case MessageDelta(message_id, index, "text", offset, text):
                 return self._take_delta(message_id, index, offset, text)
             case MessageDelta(message_id, index):
                 self._take_back(message_id, index)
+            case Message() as message if is_child_session(message.session_id):
+                self._not_shown.add(message.id)
             case Message(role="assistant") as message if event.kind != "deleted":
                 return self._take_message(message)
             case RunComplete(message_id=message_id) as end if message_id and end.text:

@@ -74,6 +74,7 @@ STATUSES: Mapping[type[errors.CountermandError], Status] = {
     # 409, not 404: the workspace is there, and the caller should open it again rather than forget it.
     errors.WorkspaceClosing: Status(409, "workspace_closing"),
     errors.ServerStopping: Status(503, "server_stopping", retry_after_s=RETRY_LEAVING_S),
+    errors.ChildSession: Status(409, "child_session"),
     errors.SessionBusy: Status(409, "session_busy"),
     errors.QueueFull: Status(429, "queue_full"),  # Retry-After is the error's own
     errors.IdempotencyConflict: Status(422, "idempotency_conflict"),

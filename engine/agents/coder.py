@@ -67,7 +67,10 @@ class CoderAgent:
         tools = tuple(ToolSpec(tool.name, tool.description, tool.parameters) for tool in turn.tools().values())
         return ModelRequest(
             session_id=turn.session_id,
-            system=system_prompt(turn.workspace, has_tools=bool(tools), context=context),
+            system=system_prompt(
+                turn.workspace, has_tools=bool(tools), is_delegated=turn.prompt.purpose is Purpose.DELEGATED,
+                context=context,
+            ),
             messages=transcript(turn.history, model.info), tools=tools, max_tokens=model.info.default_max_tokens,
         )  # fmt: skip
 

@@ -19,6 +19,13 @@ relative to the project. A tool that changes something may ask the person first;
 would have done.\
 """
 
+SUB_AGENT_PROMPT = """\
+You are a sub-agent of countermand. Another agent, which works on the project in {root}, wants to know something: find
+it out with the tools that you have, and change nothing. What you say last is your report, and all that it gets: be
+brief and exact, name files by absolute paths with line numbers, quote what matters, and say what you did not find.
+Nobody can answer questions.\
+"""
+
 CONTEXT_PROMPT = """\
 
 The people of this project say this about it. Follow it, unless the person you work with says otherwise.\
@@ -30,10 +37,12 @@ At most six words, in the language of the message, on one line, without quotes o
 """
 
 
-def system_prompt(root: Path, *, has_tools: bool = False, context: Sequence[ContextFile] = ()) -> str:
-    """The system prompt for a workspace."""
-    parts = [SYSTEM_PROMPT.format(root=root)]
-    if has_tools:
+def system_prompt(
+    root: Path, *, has_tools: bool = False, is_delegated: bool = False, context: Sequence[ContextFile] = ()
+) -> str:
+    """The system prompt for a workspace; for a sub-agent, if it is one."""
+    parts = [(SUB_AGENT_PROMPT if is_delegated else SYSTEM_PROMPT).format(root=root)]
+    if has_tools and not is_delegated:
         parts.append(TOOLS_PROMPT)
     if context:
         parts.append(CONTEXT_PROMPT)

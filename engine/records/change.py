@@ -48,8 +48,8 @@ class UpdateSession(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DeleteSession(msgspec.Struct, frozen=True):
-    """→ SessionDeleted, with its messages and its ended runs. Not applied if it is gone or has a run that is not
-    ended."""
+    """→ SessionDeleted for its child sessions and for itself, with their messages and ended runs. Not applied if it is
+    gone or has a run that is not ended."""
 
     session_id: SessionId
 

@@ -11,6 +11,7 @@ ClientId = NewType("ClientId", str)
 RequestId = NewType("RequestId", str)  # of a permission or of questions
 FileId = NewType("FileId", str)
 
+CHILD_MARK = "$$"  # between the two halves of a child session's id, as Crush's client takes it apart
 RUN_ID_MAX = 128  # characters of a client-chosen run id
 
 
@@ -22,6 +23,16 @@ def new_workspace_id() -> WorkspaceId:
 def new_session_id() -> SessionId:
     """A fresh session id."""
     return SessionId(str(uuid.uuid4()))
+
+
+def child_session_id(message_id: MessageId, call_id: str) -> SessionId:
+    """The id of the session that a sub-agent works in, from the tool call that it works for."""
+    return SessionId(f"{message_id}{CHILD_MARK}{call_id}")
+
+
+def is_child_session(session_id: str) -> bool:
+    """Whether it is the id of a session that a sub-agent works in."""
+    return CHILD_MARK in session_id
 
 
 def new_message_id() -> MessageId:

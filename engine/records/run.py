@@ -49,6 +49,7 @@ class Purpose(StrEnum):
 
     ANSWER = "answer"
     SUMMARIZE = "summarize"  # its answer stands for the conversation so far, from then on
+    DELEGATED = "delegated"  # an agent asks, and a sub-agent answers; no run of its own
 
 
 class Prompt(msgspec.Struct, frozen=True, kw_only=True):

@@ -67,7 +67,7 @@ class Acceptor:
         refusal = self._refusal(prompt)
         if refusal is not None and prompt.run_id is None and prompt.idempotency_key is None:
             raise refusal
-        await seams.sessions.get(prompt.session_id)
+        await seams.sessions.get_own(prompt.session_id)
         hashed = request_hash(prompt)
         for _ in range(TRIES):
             if (stored := await self._stored(prompt)) is not None:

@@ -1,10 +1,12 @@
 """LeftTurn: the turn of a run whose server died, closed: nothing in it stays open (R25)."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
 from engine.records.change import CreateMessage, PutMessage
+from engine.records.ids import SessionId
 from engine.records.message import FinishReason, Message, Role
 from engine.records.run import RunError, RunRecord
 from engine.runs.message_writer import end_message
@@ -21,7 +23,8 @@ RETRIED = RunError("interrupted", "Interrupted", "The server stopped here; the r
 
 
 class LeftTurn(msgspec.Struct, frozen=True):
-    """What stands in the turn once the writes are committed; `last` is its last assistant message."""
+    """What stands in the turn once the writes are committed; `last` is its last assistant message. The writes close its
+    sub-agents too, whose messages are not among those of the turn."""
 
     messages: tuple[Message, ...]
     last: Message | None
@@ -34,21 +37,39 @@ class LeftTurn(msgspec.Struct, frozen=True):
 
 
 def close_turn(run: RunRecord, messages: Sequence[Message], outcome: Outcome, *, at_us: int) -> LeftTurn:
-    """Close what the run has left in a turn of its own: end its messages, and give its open calls their results."""
-    own = [message for message in messages if message.turn == run.seq]
+    """Close what the run has left in a turn of its own: end its messages, and give its open calls their results. What a
+    sub-agent has left is closed the same way, but for what it had ended itself."""
+    sessions: defaultdict[SessionId, list[Message]] = defaultdict(list)
+    for message in messages:
+        if message.turn == run.seq:
+            sessions[message.session_id].append(message)
+    own = sessions.pop(run.session_id, [])
     last = next((message for message in reversed(own) if message.role is Role.ASSISTANT), None)
     writes: list[CreateMessage | PutMessage] = []
+    for session_id, left in sessions.items():
+        worker = msgspec.structs.replace(run, session_id=session_id)
+        writes += _close(worker, left, outcome, at_us=at_us)
+    # The last one was ended if a crash came between two attempts.
+    writes += _close(run, own, outcome, also=last, at_us=at_us)
+    closed = next((message for message in own if last is not None and message.id == last.id), None)
+    return LeftTurn(tuple(own), closed, tuple(writes))
+
+
+def _close(
+    run: RunRecord, messages: list[Message], outcome: Outcome, *, also: Message | None = None, at_us: int
+) -> Iterator[CreateMessage | PutMessage]:
+    """End, in this list too, what is open in one session, and the message that is to be ended again."""
     finish = outcome.finish
-    for index, message in enumerate(own):
-        # An earlier one is open if the commit that ended it failed; the last one was ended if a crash came between two
-        # attempts.
-        if message is last or (message.role is Role.ASSISTANT and message.finish is None):
-            own[index] = end_message(message, finish.reason, title=finish.title, details=finish.details, at_us=at_us)
-            writes.append(PutMessage(own[index]))
-            last = own[index] if message is last else last
+    for index, message in enumerate(messages):
+        # An earlier one is open if the commit that ended it failed.
+        if message is also or (message.role is Role.ASSISTANT and message.finish is None):
+            ended = end_message(message, finish.reason, title=finish.title, details=finish.details, at_us=at_us)
+            messages[index] = ended
+            yield PutMessage(ended)
     result = ToolOutcome(content=why_no_result(outcome), is_error=True)
-    results = [tool_message(run, call, result, at_us=at_us) for call in unanswered_calls(own)]
-    return LeftTurn((*own, *results), last, (*writes, *map(CreateMessage, results)))
+    for call in unanswered_calls(messages):
+        messages.append(tool_message(run, call, result, at_us=at_us))
+        yield CreateMessage(messages[-1])
 
 
 def interruption(run: RunRecord, max_attempts: int) -> Outcome:

@@ -1,11 +1,15 @@
 """Outcomes: what a run came to, in the words that its last message and its terminal event carry (R20)."""
 
 import msgspec
+import structlog
 
-from engine.records.message import Finish, FinishReason
+from engine.errors import CountermandError, ModelError
+from engine.records.message import Finish, FinishReason, storable
 from engine.records.run import RunError, RunState
 
 CANCELED_TITLE = "Canceled"
+
+logger = structlog.get_logger(__name__)
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -43,3 +47,19 @@ def why_no_result(outcome: Outcome) -> str:
     if outcome.state is RunState.INTERRUPTED:
         return "The server stopped before the tool had a result; it may have done part of its work."
     return "The turn failed before the tool had a result."
+
+
+def describe(error: BaseException) -> RunError:
+    """A failure in words that a person can act on (R20)."""
+    words = words_of(error)
+    return RunError(words.type, storable(words.title), storable(words.details))
+
+
+def words_of(error: BaseException) -> RunError:
+    """The words of a failure, as it gives them."""
+    if isinstance(error, ModelError):
+        return RunError(error.kind, error.title, error.details)
+    if isinstance(error, CountermandError):
+        return RunError("engine", "The run could not go on", str(error))
+    logger.error("agent failed", exc_info=error)
+    return RunError("agent", "The agent failed", f"{type(error).__name__}: {error}")

@@ -132,6 +132,7 @@ class Recovery:
             self._take_up(msgspec.structs.replace(run, steered_into=None))
             return settler.commit_for(run, (*self._withdrawals(run), QueueRun(run.id)))
         said = await store.run_messages(workspace_id, host_id)
+        said = [message for message in said if message.session_id == run.session_id]  # and not what sub-agents said
         last = next((message for message in reversed(said) if message.role is Role.ASSISTANT), None)
         self._ended += 1
         return settler.end_left_steered(run, last, interruption(run, self._seams.max_attempts))

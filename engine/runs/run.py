@@ -8,18 +8,18 @@ import structlog
 import trio
 
 from engine.agents.protocol import Agent
-from engine.errors import CountermandError, ModelError, NotFound, StoreError, StoreUnavailable
+from engine.errors import CountermandError, NotFound, StoreError, StoreUnavailable
 from engine.events.log import EventLog, Pending
 from engine.records.change import Change, CreateMessage, QueueRun, StartRun, Write
 from engine.records.ids import SessionId, WorkspaceId
-from engine.records.message import storable
 from engine.records.run import OnCrash, RunError, RunRecord, RunState
 from engine.runs.accepted import AcceptedRun
 from engine.runs.answering import Answering, first_leaf
 from engine.runs.dispatch import Entry, SessionDispatch
 from engine.runs.message_writer import MessageOutlet
-from engine.runs.outcome import Outcome, canceled, completed, failed, interrupted
+from engine.runs.outcome import Outcome, canceled, completed, describe, failed, interrupted
 from engine.runs.settle import Settler
+from engine.runs.sub_agents import SubAgents
 from engine.runs.turn import RunTurn
 from engine.runs.turn_messages import assistant_message, user_message
 from engine.settings import EngineSettings
@@ -90,6 +90,7 @@ class Runner:
             settle_s=seams.settings.settle_s,
             start=seams.start,
         )
+        self._sub_agents = SubAgents(seams.agent, seams.permissions, seams.outlet, flush_s=seams.settings.flush_s)
 
     async def conduct(
         self,
@@ -227,7 +228,7 @@ class Runner:
         return RunTurn(
             record, start=start, written=written, assistant=assistant, workspace=seams.root, model=asked,
             outlet=seams.outlet, flush_s=seams.settings.flush_s, tools=seams.tools, permissions=seams.permissions,
-            steering=LaneSteering(lane, run),
+            steering=LaneSteering(lane, run), delegate=self._sub_agents.delegate,
         )  # fmt: skip
 
     async def _is_begun(self, turn: RunTurn) -> bool:
@@ -268,19 +269,3 @@ class Runner:
 
     def _submit(self, *writes: Write) -> Pending:
         return self._seams.log.submit(Change(self._seams.workspace_id, self._seams.now_us(), writes))
-
-
-def describe(error: BaseException) -> RunError:
-    """A failure in words that a person can act on (R20)."""
-    words = words_of(error)
-    return RunError(words.type, storable(words.title), storable(words.details))
-
-
-def words_of(error: BaseException) -> RunError:
-    """The words of a failure, as it gives them."""
-    if isinstance(error, ModelError):
-        return RunError(error.kind, error.title, error.details)
-    if isinstance(error, CountermandError):
-        return RunError("engine", "The run could not go on", str(error))
-    logger.error("agent failed", exc_info=error)
-    return RunError("agent", "The agent failed", f"{type(error).__name__}: {error}")

@@ -18,7 +18,6 @@ from engine.records.change import (
     Change,
     CreateMessage,
     Ending,
-    PutMessage,
     QueueRun,
     SettleRun,
     UpdateSession,
@@ -31,13 +30,12 @@ from engine.records.run import RunRecord, RunState, Usage
 from engine.runs.accepted import AcceptedRun
 from engine.runs.ending_commit import EndingCommit, as_canceled
 from engine.runs.left_turn import close_turn
-from engine.runs.outcome import Outcome, canceled, why_no_result
-from engine.runs.turn import RunTurn
-from engine.runs.turn_messages import assistant_message, tool_message, user_message
-from engine.tools.protocol import ToolOutcome
+from engine.runs.outcome import Outcome, canceled
+from engine.runs.turn import EndingWrites, RunTurn
+from engine.runs.turn_closing import closing_writes, usage_writes
+from engine.runs.turn_messages import assistant_message, user_message
 
 Start = Callable[[Callable[[], Awaitable[None]]], None]
-EndingWrites = tuple[CreateMessage | PutMessage | UpdateSession, ...]
 
 logger = structlog.get_logger(__name__)
 
@@ -82,8 +80,8 @@ class Settler:
     ) -> None:
         """End a run that began, and with it the runs that were steered into it; those that go back are queued again."""
         at_us = self._now_us()
-        usage_writes = turn.usage_writes(at_us)
-        endings = [self._end_turn(turn, one, usage_writes, at_us=at_us) for one in (outcome, self._if_canceled(run))]
+        used = usage_writes(turn, at_us)
+        endings = [self._end_turn(turn, one, used, at_us=at_us) for one in (outcome, self._if_canceled(run))]
         turn.end()
         writes: list[Write] = [SettleRun(run.record.id, *endings)]
         for steered in ending:
@@ -135,20 +133,15 @@ class Settler:
         """Send other writes of a run that an earlier server left on their way."""
         return EndingCommit((AcceptedRun(run),), writes, self._submit)
 
-    def _end_turn(
-        self, turn: RunTurn, outcome: Outcome, usage_writes: tuple[UpdateSession, ...], *, at_us: int
-    ) -> Ending:
+    def _end_turn(self, turn: RunTurn, outcome: Outcome, used: tuple[UpdateSession, ...], *, at_us: int) -> Ending:
         finish = outcome.finish
         last = turn.ended(finish.reason, title=finish.title, details=finish.details)
-        result = ToolOutcome(content=why_no_result(outcome), is_error=True)
-        results = tuple(CreateMessage(tool_message(turn.run, call, result, at_us=at_us)) for call in turn.open_calls())
         notice: AgentFinished | AgentFailed | None = None
         if outcome.state is RunState.COMPLETED:
             notice = AgentFinished(turn.session_id, turn.run_id)
         elif outcome.error is not None:
             notice = AgentFailed(turn.session_id, turn.run_id, outcome.error)
-        mended = tuple(PutMessage(message) for message in turn.unconfirmed())
-        writes: EndingWrites = (*mended, PutMessage(last), *results, *usage_writes)
+        writes = (*closing_writes(turn, outcome, last, at_us=at_us), *used)
         ending = end_with(turn.run, outcome, last, writes, at_us=at_us)
         return msgspec.structs.replace(ending, notice=notice, usage=turn.usage)
 

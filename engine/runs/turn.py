@@ -1,7 +1,7 @@
 """RunTurn: the Turn that a run hands to its agent."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -13,14 +13,7 @@ from engine.errors import PermissionDenied, StoreError
 from engine.events.log import Pending
 from engine.records.change import Change, CreateMessage, PutMessage, StartRun, UpdateMessage, UpdateSession, Write
 from engine.records.ids import MessageId, RunId, SessionId, new_request_id
-from engine.records.message import (
-    Finish,
-    FinishReason,
-    Message,
-    ToolCall,
-    since_summary,
-    storable,
-)
+from engine.records.message import Finish, FinishReason, Message, ToolCall, since_summary, storable
 from engine.records.permission import PermissionRequest
 from engine.records.run import Prompt, RunRecord, Usage
 from engine.runs.accepted import AcceptedRun
@@ -31,6 +24,7 @@ from engine.tools.calling import call_tool
 from engine.tools.permissions import Permissions
 from engine.tools.protocol import Tool, ToolContext, ToolOutcome
 
+EndingWrites = tuple[CreateMessage | PutMessage | UpdateSession, ...]
 TOKENS_MAX = 2**53  # of one step: the sum of many still fits into a column of the store
 
 
@@ -46,10 +40,19 @@ class Steering(Protocol):
         ...
 
 
-class RunTurn:
-    """One turn of one run; `engine.agents.protocol.Turn` is its contract.
+class Delegating(Protocol):
+    """Who runs sub-agents for turns."""
 
-    `writes_left` is what the settling run has still to write of it. After `end` every method raises RuntimeError.
+    async def __call__(self, host: "RunTurn", call: ToolCall, prompt: str, *, tools: Collection[str]) -> ToolOutcome:
+        """What came of it. Raises StoreError, and RuntimeError once the turn is over."""
+        ...
+
+
+class RunTurn:
+    """One turn of one run, or of a sub-agent in it; `engine.agents.protocol.Turn` is its contract.
+
+    The turn of a sub-agent has a `host`, which pays for it. `children` are those of its sub-agents that are not known
+    to have ended in the store. After `end` every method raises RuntimeError.
     """
 
     def __init__(
@@ -66,17 +69,23 @@ class RunTurn:
         tools: Mapping[str, Tool],
         permissions: Permissions,
         steering: Steering,
+        delegate: Delegating,
+        host: "RunTurn | None" = None,
     ) -> None:
         self.run = run
         self.start = start
         self.workspace = workspace
         self.model = model
         self.usage = Usage()
+        self.host = host
+        self.children: dict[RunTurn, EndingWrites | None] = {}  # with what ends them, once they have ended
+        self.stopped_by: ToolOutcome | None = None  # a result that ended the turn
         self._outlet = outlet
         self._flush_s = flush_s
         self._tools = tools
         self._permissions = permissions
         self._steering = steering
+        self._delegate = delegate
         self._written: list[Message] = list(written)
         self._begun_at = len(self._written)  # where the current message belongs among them
         self._writer = MessageWriter(assistant, outlet, flush_s=flush_s)
@@ -165,18 +174,20 @@ class RunTurn:
 
     def use(self, usage: Usage) -> None:
         """Account for a step."""
-        self._check_open()
+        self.check_open()
         if not math.isfinite(usage.cost):
             raise ValueError(f"a cost must be a finite number, not {usage.cost}")
         usage = msgspec.convert(msgspec.to_builtins(usage), Usage)
         if max(usage.input_tokens, usage.output_tokens, usage.cache_read_tokens, usage.cache_write_tokens) > TOKENS_MAX:
             raise ValueError(f"no step takes that many tokens: {usage}")
         self._step_usage = msgspec.structs.replace(usage, cost=self._step_usage.cost + usage.cost)
-        self.usage = self.usage + usage
+        payer: RunTurn | None = self
+        while payer is not None:
+            payer.usage, payer = payer.usage + usage, payer.host
 
     def finish(self, reason: FinishReason, *, title: str = "", details: str = "") -> None:
         """How the current message ends, if nothing else ends it first."""
-        self._check_open()
+        self.check_open()
         self._planned = Finish(FinishReason(reason), title=storable(title), details=storable(details))
 
     def tools(self) -> Mapping[str, Tool]:
@@ -185,7 +196,7 @@ class RunTurn:
 
     async def call_tool(self, call: ToolCall) -> ToolOutcome:
         """Run a tool and store its result."""
-        self._check_open()
+        self.check_open()
         tool = self._tools.get(call.name)
         if tool is None:
             known = ", ".join(sorted(self._tools)) or "none"
@@ -194,8 +205,11 @@ class RunTurn:
             context = ToolContext(
                 workspace=self.workspace, session_id=self.session_id, run_id=self.run_id,
                 message_id=self._writer.id, call_id=call.id, permit=partial(self._permit, call),
+                delegate=partial(self._delegate, self, call),
             )  # fmt: skip
             outcome = await call_tool(tool, call.input, context)
+        if outcome.ends_turn:
+            self.stopped_by = outcome
         await self._store_result(call, outcome)
         return outcome
 
@@ -208,9 +222,9 @@ class RunTurn:
         description: str = "",
         params: Mapping[str, object] | None = None,
     ) -> None:
-        """Implements `Permit` for one call."""
+        """Implements `Permit` for one call. What was granted for a session holds for its sub-agents."""
         request = PermissionRequest(
-            id=new_request_id(), session_id=self.session_id, run_id=self.run_id, tool_call_id=call.id,
+            id=new_request_id(), session_id=(self.host or self).session_id, run_id=self.run_id, tool_call_id=call.id,
             tool_name=call.name, action=action, path=str(path), description=description, params=dict(params or {}),
         )  # fmt: skip
         decision = await self._permissions.ask(request)
@@ -223,7 +237,7 @@ class RunTurn:
 
     async def next_step(self, *, is_summary: bool = False) -> None:
         """End the current message and begin another."""
-        self._check_open()
+        self.check_open()
         at_us = self._outlet.now_us()
         planned = self._planned.reason
         if planned is FinishReason.END_TURN and not self._writer.message.is_summary:
@@ -243,7 +257,7 @@ class RunTurn:
 
     async def steered(self) -> tuple[Message, ...]:
         """Take in the prompts that were steered into this turn (R15)."""
-        self._check_open()
+        self.check_open()
         taken = self._steering.take()
         if not taken:
             await trio.lowlevel.checkpoint()
@@ -284,19 +298,23 @@ class RunTurn:
         step, self._step_usage = self._step_usage, Usage()
         if step == Usage():
             return ()
-        return (
-            UpdateSession(
-                session_id=self.session_id, at_us=at_us, prompt_tokens=step.input_tokens + step.cache_read_tokens,
-                completion_tokens=step.output_tokens, add_cost=step.cost,
-            ),
+        own = UpdateSession(
+            session_id=self.session_id, at_us=at_us, prompt_tokens=step.input_tokens + step.cache_read_tokens,
+            completion_tokens=step.output_tokens, add_cost=step.cost,
         )  # fmt: skip
+        if self.host is None or not step.cost:
+            return (own,)
+        return own, UpdateSession(session_id=self.host.session_id, at_us=at_us, add_cost=step.cost)
 
     def end(self) -> None:
-        """The turn is over; what the settling run writes is the last of it."""
+        """The turn is over, and so are those in it; what the settling run writes is the last of it."""
         self._is_over = True
+        for child in self.children:
+            child.end()
         self._writer.close(FinishReason.UNKNOWN)
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """Raise RuntimeError once the turn is over."""
         if self._is_over:
             raise RuntimeError("the turn is over")
 
@@ -304,7 +322,7 @@ class RunTurn:
         return self._writer.close(reason, title=self._planned.title, details=self._planned.details)
 
     async def _store_result(self, call: ToolCall, outcome: ToolOutcome) -> None:
-        self._check_open()
+        self.check_open()
         message = tool_message(self.run, call, outcome, at_us=self._outlet.now_us())
         self._written.append(message)
         await self._commit((CreateMessage(message),), (message,))

@@ -87,7 +87,7 @@ class Store(Protocol):
         ...
 
     async def user_messages(self, workspace_id: WorkspaceId, session_id: SessionId | None) -> list[Message]:
-        """Messages with role user, the newest first; of all sessions if none is given."""
+        """Messages with role user, the newest first; of all sessions but child sessions if none is given."""
         ...
 
     async def message(self, workspace_id: WorkspaceId, message_id: MessageId) -> Message | None:

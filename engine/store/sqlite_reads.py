@@ -76,7 +76,9 @@ def history(db: sqlite3.Connection, workspace: WorkspaceId, session_id: SessionI
 
 def user_messages(db: sqlite3.Connection, workspace: WorkspaceId, session_id: SessionId | None) -> list[Message]:
     """`Store.user_messages`"""
-    where = "" if session_id is None else " AND session_id = :session"
+    # What agents told their sub-agents is nobody's words.
+    is_own = "session_id NOT IN (SELECT id FROM sessions WHERE workspace_id = :workspace AND parent_id IS NOT NULL)"
+    where = f" AND {is_own}" if session_id is None else " AND session_id = :session"
     found = db.execute(
         f"SELECT * FROM messages WHERE workspace_id = :workspace AND role = 'user'{where} ORDER BY position DESC",
         {"workspace": workspace, "session": session_id},

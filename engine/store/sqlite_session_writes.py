@@ -78,16 +78,24 @@ def update_session(writing: Writing, write: UpdateSession) -> bool:
 
 
 def delete_session(writing: Writing, write: DeleteSession) -> bool:
-    """→ SessionDeleted, with all that belongs to it. Its child sessions stay, and so does what the log says of it."""
+    """→ SessionDeleted for its child sessions and for itself, with all that belongs to them. What the log says of them
+    stays."""
     session = _session(writing, write.session_id)
     live = f"SELECT 1 FROM runs {_OF_SESSION} AND state IN ('accepted', 'queued', 'active')"
     if session is None or writing.row(live, id=session.id) is not None:
         return False
+    children = "SELECT * FROM sessions WHERE workspace_id = :workspace_id AND parent_id = :id ORDER BY rowid"
+    for child in writing.rows(children, id=session.id):
+        _delete_one(writing, rows.session_from_row(child))
+    _delete_one(writing, session)
+    return True
+
+
+def _delete_one(writing: Writing, session: Session) -> None:
     for table in ("messages", "requests", "grants", "files", "file_reads", "runs"):
         writing.execute(f"DELETE FROM {table} {_OF_SESSION}", {"id": session.id})
     writing.execute("DELETE FROM sessions WHERE workspace_id = :workspace_id AND id = :id", {"id": session.id})
     writing.emit(SessionDeleted(session), session.id)
-    return True
 
 
 def create_message(writing: Writing, write: CreateMessage) -> bool:

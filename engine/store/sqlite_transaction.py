@@ -81,6 +81,10 @@ class Writing:
         found: sqlite3.Row | None = self.db.execute(statement, {**values, "workspace_id": self.workspace_id}).fetchone()
         return found
 
+    def rows(self, statement: str, **values: rows.Value) -> list[sqlite3.Row]:
+        """Every row of a query, with `:workspace_id` given."""
+        return self.db.execute(statement, {**values, "workspace_id": self.workspace_id}).fetchall()
+
     def emit(self, body: Durable, session_id: SessionId | None = None, run_id: RunId | None = None) -> None:
         """Append an event to the log, with the next number."""
         seq = self._numbers.give(self.workspace_id)

@@ -1,11 +1,13 @@
 """The tool seam: what an agent can do beyond speaking. This file is the specification."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Protocol
 
 import msgspec
+import trio
 
+from engine.errors import ToolProblem
 from engine.records.ids import MessageId, RunId, SessionId
 
 
@@ -23,6 +25,21 @@ class Permit(Protocol):
         ...
 
 
+class Delegate(Protocol):
+    """Gives a piece of work to a sub-agent, for one call."""
+
+    async def __call__(self, prompt: str, *, tools: Collection[str]) -> "ToolOutcome":
+        """What came of it: its last words. It works in a session of its own, with those tools of this turn that are
+        named. What goes wrong with it is an outcome with `is_error`; canceled with its run, it leaves nothing open."""
+        ...
+
+
+async def delegate_to_nobody(prompt: str, *, tools: Collection[str]) -> "ToolOutcome":
+    """For calls outside of a turn."""
+    await trio.lowlevel.checkpoint()
+    raise ToolProblem("there is no sub-agent here")
+
+
 class ToolContext(msgspec.Struct, frozen=True, kw_only=True):
     """Where a call happens. `message_id` is the assistant message that makes it."""
 
@@ -32,6 +49,7 @@ class ToolContext(msgspec.Struct, frozen=True, kw_only=True):
     message_id: MessageId
     call_id: str
     permit: Permit
+    delegate: Delegate = delegate_to_nobody
 
 
 class ToolOutcome(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,6 +12,7 @@ from engine.events.log import EventLog
 from engine.records.ids import RunId, WorkspaceId
 from engine.settings import EngineSettings
 from engine.store.protocol import Store
+from engine.tools.agent import AgentTool
 from engine.tools.bash import BashTool
 from engine.tools.disk import Disk
 from engine.tools.edit import EditTool
@@ -92,6 +93,7 @@ def _built_in(seams: ToolSeams, jobs: Jobs) -> tuple[Tool, ...]:
         JobOutputTool(jobs),
         JobKillTool(jobs),
         FetchTool(reader),
+        AgentTool(),
         TodosTool(seams.store, seams.log, seams.id, seams.now_us),
         QuestionTool(seams.questions, seams.permissions),
     )

@@ -6,7 +6,8 @@ import trio
 import trio.testing
 
 from engine.backend import Backend
-from engine.records.ids import WorkspaceId
+from engine.records.event import SessionCreated
+from engine.records.ids import WorkspaceId, is_child_session
 from engine.store.check import check_store
 from engine.store.protocol import Store
 from engine.store.read_only import open_snapshot
@@ -50,6 +51,8 @@ async def check_record(store: Store, workspace_id: WorkspaceId) -> None:
     may be that of a server that is gone."""
     events = await store.events_after(workspace_id, 0, limit=ALL)
     runs = await store.runs(workspace_id, limit=ALL)
-    sessions = {run.session_id: None for run in reversed(runs)}
+    sessions = dict.fromkeys(run.session_id for run in reversed(runs))
+    made = {event.body.session.id: None for event in events if isinstance(event.body, SessionCreated)}
+    sessions |= {session_id: None for session_id in made if is_child_session(session_id)}
     messages = [await store.messages(workspace_id, session_id) for session_id in sessions]
     record.check(record.Record(events, runs, tuple(chain.from_iterable(messages))))

@@ -14,6 +14,7 @@ from engine.records.event import (
     RunChanged,
     RunCompleted,
 )
+from engine.records.ids import is_child_session
 from engine.records.message import FinishReason, Message, Role
 from engine.records.run import RunRecord, RunState
 
@@ -107,6 +108,9 @@ def check_ending(run: RunRecord, events: Sequence[Event], messages: Mapping[str,
 def check_turn(run: RunRecord, messages: Sequence[Message]) -> None:
     """The stored turn is whole, and agrees with how the run ended (R09, R10, R19, R20)."""
     name = f"run {run.seq} ({run.id})"
+    work = [message for message in messages if message.session_id != run.session_id]
+    messages = [message for message in messages if message.session_id == run.session_id]
+    check_work(run, work)
     turn = [message for message in messages if message.turn == run.seq]
     others = [message for message in messages if message.turn != run.seq]
     assert all(message.role is Role.USER for message in others), f"{name} spoke in the turn of another run"
@@ -122,6 +126,22 @@ def check_turn(run: RunRecord, messages: Sequence[Message]) -> None:
     calls = Counter(call.id for message in turn for call in message.tool_calls)
     results = Counter(result.tool_call_id for message in turn for result in message.tool_results)
     assert calls == results, f"{name}: a tool call has no result, or two: {calls - results}, {results - calls} (R10)"
+
+
+def check_work(run: RunRecord, messages: Sequence[Message]) -> None:
+    """What sub-agents did for the run is in sessions of their own, and whole (R10, R25)."""
+    sessions: defaultdict[str, list[Message]] = defaultdict(list)
+    for message in messages:
+        sessions[message.session_id].append(message)
+    for session_id, work in sessions.items():
+        name = f"the sub-agent {session_id} of run {run.seq}"
+        assert is_child_session(session_id), f"{name} speaks in the session of another run"
+        assert [message.role for message in work[:2]] == [Role.USER, Role.ASSISTANT], f"{name} does not begin so"
+        assert {message.turn for message in work} == {run.seq}, f"{name} is in another turn"
+        assert all(message.finish is not None for message in work), f"{name}: a message has no finish"
+        calls = Counter(call.id for message in work for call in message.tool_calls)
+        results = Counter(result.tool_call_id for message in work for result in message.tool_results)
+        assert calls == results, f"{name}: a tool call has no result, or two: {calls - results}, {results - calls}"
 
 
 def check_finish(run: RunRecord, last: Message) -> None:

@@ -1,5 +1,6 @@
 """The words of a run, put together from deltas, whole messages and the end: each once, whatever comes when."""
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -80,6 +81,12 @@ def test_an_end_without_a_message_says_nothing() -> None:
 def test_messages_of_others_and_thoughts_are_not_shown() -> None:
     thinking = message((ReasoningPart(ReasoningData("hm", "")),))
     assert shown(whole("a prompt", role="user"), delta(0, "hm", kind="reasoning"), event(thinking)) == []
+
+
+def test_what_a_sub_agent_says_is_not_shown() -> None:
+    inner = msgspec.structs.replace(message((TextPart(TextData("in")),), message_id="m2"), session_id="m1$$call")
+    told = (event(inner), delta(2, "ner", message_id="m2"), delta(5, " voice", message_id="m2"))
+    assert shown(delta(0, "I ask."), *told, delta(6, " Done.")) == [TextPiece(M, "I ask."), TextPiece(M, " Done.")]
 
 
 def test_a_deleted_message_is_not_shown() -> None:

@@ -24,6 +24,7 @@ EXAMPLES: list[tuple[errors.CountermandError, int, str, str | None]] = [
     (errors.WorkspaceClosing("w"), 409, "workspace_closing", None),
     (errors.ServerStopping(), 503, "server_stopping", None),
     (errors.SessionBusy("s"), 409, "session_busy", None),
+    (errors.ChildSession("m$$c", "s"), 409, "child_session", "session_id"),
     (errors.QueueFull("session", 100), 429, "queue_full", None),
     (errors.IdempotencyConflict("run_id", "r"), 422, "idempotency_conflict", "run_id"),
     (errors.ClientRetired("c"), 409, "client_retired", "client_id"),

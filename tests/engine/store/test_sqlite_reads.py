@@ -63,9 +63,10 @@ async def test_the_messages_of_a_run_are_in_the_order_of_writing_over_sessions(s
 
 
 async def test_messages_of_users_come_newest_first(store: Store) -> None:
-    await write(store, CreateSession(session("other")))
+    await write(store, CreateSession(session("other")), CreateSession(session("child", parent=S)))
     await make_messages(
         store,
+        message("e", role=Role.USER, session="child"),
         message("a", role=Role.USER),
         message("b", role=Role.ASSISTANT),
         message("c", role=Role.USER, session="other"),
@@ -73,6 +74,7 @@ async def test_messages_of_users_come_newest_first(store: Store) -> None:
     )
     assert ids(await store.user_messages(W, None)) == ["d", "c", "a"]
     assert ids(await store.user_messages(W, S)) == ["d", "a"]
+    assert ids(await store.user_messages(W, SessionId("child"))) == ["e"]
 
 
 async def test_history_is_what_came_before_the_turn(store: Store) -> None:

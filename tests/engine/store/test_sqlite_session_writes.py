@@ -212,18 +212,23 @@ async def test_a_deleted_message_is_told_as_it_was(store: Store) -> None:
     assert await store.message(W, MessageId("m")) is None
 
 
-async def test_a_deleted_session_takes_its_messages_and_runs_and_leaves_its_children_and_the_log(store: Store) -> None:
+async def test_a_deleted_session_takes_its_messages_runs_and_children_and_leaves_the_log(store: Store) -> None:
     await make_run(store, "r", state=RunState.COMPLETED)
-    await write(store, CreateSession(session("child", parent=S)), CreateMessage(message("m", run="r")))
-    last = await store.session(W, S)
+    await write(
+        store, CreateSession(session("child", parent=S)), CreateSession(session("other")),
+        *(CreateMessage(message(id, run="r", session=of)) for id, of in (("m", S), ("n", "child"))),
+    )  # fmt: skip
+    last, child = await store.session(W, S), await store.session(W, SessionId("child"))
     assert last is not None
-    (event,) = (await write(store, DeleteSession(S))).events
-    assert event.body == SessionDeleted(last)
+    assert child is not None
+    first, event = (await write(store, DeleteSession(S))).events
+    assert (first.body, event.body) == (SessionDeleted(child), SessionDeleted(last))
     assert event.session_id == S
     assert await store.session(W, S) is None
     assert await store.run(W, RunId("r")) is None
     assert await store.messages(W, S) == await store.run_messages(W, RunId("r")) == []
-    assert await store.session(W, SessionId("child")) == session("child", parent=S)
+    assert await store.session(W, SessionId("child")) is None
+    assert await store.session(W, SessionId("other")) is not None
     assert event.seq is not None
     assert numbers(await store.events_after(W, 0, limit=99)) == list(range(1, event.seq + 1))
     assert await store.latest_run_seq(W) == 1, "a number that was given is never given again"
