@@ -31,6 +31,6 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     disabled_tools: frozenset[str] = frozenset()  # the names of built-in tools that the agent does not get
     # What needs no asking inside the workspace: `tool` or `tool:action` (R31).
     allowed_tools: frozenset[str] = frozenset()
-    fetch_networks: tuple[str, ...] = ()  # that `fetch` may read beside the public one, as `10.1.0.0/16`
+    fetch_networks: tuple[str, ...] = ()  # that `fetch` and `download` may read beside the public one, as `10.1.0.0/16`
     max_prompt_bytes: int = 1 << 20
     max_attachment_bytes: int = 8 << 20

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import msgspec
 
 from engine.errors import ToolProblem
+from engine.records.file import FileRead
 from engine.tools.diff import Diff, diff
 from engine.tools.disk import Disk
 from engine.tools.file_access import READ_MAX, FileContent, TextFile, is_same_content, read_file, text_of
@@ -26,6 +27,14 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     content: FileContent | None
     text: TextFile
     was_asked: bool  # already, because it is outside
+
+
+def check_seen(place: Place, content: FileContent, seen: FileRead | None) -> None:
+    """Raise ToolProblem unless a session has seen the file as it is."""
+    if seen is None:
+        raise ToolProblem(UNSEEN.format(path=place.shown))
+    if not is_same_content(content.state, seen.state):
+        raise ToolProblem(CHANGED.format(path=place.shown))
 
 
 class FileChanger:
@@ -50,10 +59,7 @@ class FileChanger:
         if not content.is_whole:
             raise ToolProblem(f"{place.shown} is larger than {READ_MAX} bytes, and cannot be changed with this tool")
         text = text_of(content, place)
-        if seen is None:
-            raise ToolProblem(UNSEEN.format(path=place.shown))
-        if not is_same_content(content.state, seen.state):
-            raise ToolProblem(CHANGED.format(path=place.shown))
+        check_seen(place, content, seen)
         return Target(place=place, content=content, text=text, was_asked=was_asked)
 
     async def change(self, context: ToolContext, target: Target, new: TextFile) -> "Changed":

@@ -15,6 +15,7 @@ from engine.store.protocol import Store
 from engine.tools.agent import AgentTool
 from engine.tools.bash import BashTool
 from engine.tools.disk import Disk
+from engine.tools.download import DownloadTool
 from engine.tools.edit import EditTool
 from engine.tools.fetch import FetchTool
 from engine.tools.file_change import FileChanger
@@ -93,6 +94,7 @@ def _built_in(seams: ToolSeams, jobs: Jobs) -> tuple[Tool, ...]:
         JobOutputTool(jobs),
         JobKillTool(jobs),
         FetchTool(reader),
+        DownloadTool(reader, files, disk),
         AgentTool(),
         TodosTool(seams.store, seams.log, seams.id, seams.now_us),
         QuestionTool(seams.questions, seams.permissions),
@@ -100,7 +102,7 @@ def _built_in(seams: ToolSeams, jobs: Jobs) -> tuple[Tool, ...]:
 
 
 def allowed_networks(settings: EngineSettings) -> tuple[Network, ...]:
-    """What `fetch` may read beside the public network. Raises ConfigInvalid."""
+    """What `fetch` and `download` may read beside the public network. Raises ConfigInvalid."""
     try:
         return read_networks(settings.fetch_networks)
     except ValueError as error:

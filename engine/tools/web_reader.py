@@ -1,7 +1,7 @@
 """Reads a page of the web for a tool: over the public network alone, through a few redirects, and bounded."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import final
 from urllib.parse import urljoin, urlsplit
 
@@ -9,7 +9,6 @@ import httpcore2
 import msgspec
 
 from engine.errors import ToolProblem
-from engine.tools.public_network import PublicNetwork
 
 REDIRECTS_MAX = 5
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -22,18 +21,19 @@ HEADERS = (
 
 
 class Page(msgspec.Struct, frozen=True):
-    """What was answered: where, what kind of thing, and its bytes as they come."""
+    """What was answered: where, what kind of thing, and its bytes as they come; `length` is how many, if it says so."""
 
     url: str
     content_type: str
     chunks: AsyncIterator[bytes]
+    length: int | None = None
 
 
 @final
 class WebReader:
     """Opens pages."""
 
-    def __init__(self, network: PublicNetwork) -> None:
+    def __init__(self, network: httpcore2.AsyncNetworkBackend) -> None:
         self._network = network
 
     @asynccontextmanager
@@ -51,7 +51,12 @@ class WebReader:
                             continue
                         if response.status != 200:
                             raise ToolProblem(f"{url} answers with status {response.status}")
-                        yield Page(url, header(response, b"content-type").lower(), response.aiter_stream())
+                        length = header(response, b"content-length")
+                        async with aclosing(response.aiter_stream()) as chunks:
+                            yield Page(
+                                url, header(response, b"content-type").lower(), chunks,
+                                length=int(length) if length.isdecimal() else None,
+                            )  # fmt: skip
                         return
                 except (httpcore2.TimeoutException, httpcore2.NetworkError, httpcore2.ProtocolError) as error:
                     raise ToolProblem(f"{url} cannot be read: {str(error) or type(error).__name__}") from None

@@ -1,8 +1,6 @@
 """`fetch` over real HTTP, from a server of this machine that is allowed by hand; nothing else that is not public is
 reached, by no way (R32)."""
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
@@ -10,9 +8,11 @@ from pathlib import Path
 import pytest
 import trio
 
+from engine.tools import fetch as fetching
 from engine.tools.fetch import SHOWN_MAX, FetchTool
-from engine.tools.public_network import PublicNetwork, is_public, read_networks
+from engine.tools.public_network import PublicNetwork, is_public
 from engine.tools.web_reader import WebReader
+from tests.doubles.site import Site, open_site
 from tests.engine.tools.calling import Person, call
 
 pytestmark = pytest.mark.slow
@@ -21,68 +21,9 @@ HTML = (
 )
 
 
-class Site:
-    """A server that answers each path as it was told, and the name service that leads to it."""
-
-    def __init__(self, port: int) -> None:
-        self.port = port
-        self.answers: dict[str, bytes] = {}
-        self.names: dict[str, list[str]] = {"site.test": ["127.0.0.1"]}
-        self.asked: list[str] = []
-        self.open = 0
-
-    def says(
-        self, path: str, body: bytes | str, *, status: str = "200 OK", kind: str = "text/html", **headers: str
-    ) -> None:
-        """Answer this path with this."""
-        data = body if isinstance(body, bytes) else body.encode()
-        more = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-        head = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(data)}\r\n{more}\r\n"
-        self.answers[path] = head.encode() + data
-
-    async def resolve(self, host: str, port: int) -> Sequence[str]:
-        """As the system would."""
-        await trio.lowlevel.checkpoint()
-        if host not in self.names:
-            raise OSError("no such name")
-        return self.names[host]
-
-    async def serve(self, stream: trio.SocketStream) -> None:
-        """One connection, one request."""
-        self.open += 1
-        try:
-            async with stream:
-                request = b""
-                while b"\r\n\r\n" not in request:
-                    if not (data := await stream.receive_some()):
-                        return
-                    request += data
-                path = request.split(b" ")[1].decode()
-                self.asked.append(path)
-                answer = self.answers.get(path)
-                if answer is None:
-                    await stream.receive_some()  # until the other side is gone
-                else:
-                    await stream.send_all(answer)
-        except trio.BrokenResourceError:
-            await trio.lowlevel.checkpoint()
-        finally:
-            self.open -= 1
-
-    def tool(self, *allowed: str) -> FetchTool:
-        """The tool, with these networks allowed."""
-        return FetchTool(WebReader(PublicNetwork(read_networks(allowed), self.resolve)))
-
-
-@asynccontextmanager
-async def open_site() -> AsyncIterator[tuple[Site, str]]:
-    with trio.fail_after(30):
-        async with trio.open_nursery() as nursery:
-            [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
-            site = Site(listener.socket.getsockname()[1])
-            nursery.start_soon(partial(trio.serve_listeners, site.serve, [listener]))
-            yield site, f"http://site.test:{site.port}"
-            nursery.cancel_scope.cancel()
+def fetch(site: Site, *allowed: str) -> FetchTool:
+    """The tool, with these networks allowed."""
+    return FetchTool(site.reader(*allowed))
 
 
 @pytest.mark.parametrize(
@@ -93,20 +34,31 @@ async def test_a_page_is_given_as_it_is_wanted(tmp_path: Path, format: str, show
     person = Person()
     async with open_site() as (site, url):
         site.says("/a", HTML, kind="text/html; charset=utf-8")
-        said = await call(site.tool("127.0.0.1"), tmp_path, person, url=f"{url}/a", format=format)
+        said = await call(fetch(site, "127.0.0.1"), tmp_path, person, url=f"{url}/a", format=format)
         assert (said.content, said.is_error) == (shown, False)
         assert person.asked == [("fetch", tmp_path, {"url": f"{url}/a", "format": format, "timeout": 30})]
 
 
 async def test_a_page_is_read_in_its_own_encoding_and_a_long_one_is_cut_off(tmp_path: Path) -> None:
     async with open_site() as (site, url):
-        tool = site.tool("127.0.0.1")
+        tool = fetch(site, "127.0.0.1")
         site.says("/latin", "grüezi".encode("latin-1"), kind="text/plain; charset=iso-8859-1")
         assert (await call(tool, tmp_path, url=f"{url}/latin", format="text")).content == "grüezi"
         site.says("/long", "ü" * SHOWN_MAX, kind="text/plain")
         said = (await call(tool, tmp_path, url=f"{url}/long", format="text")).content
         assert said.count("ü") == SHOWN_MAX // 2
         assert said.endswith("bytes]")
+
+
+async def test_of_a_page_that_is_too_long_the_rest_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetching, "READ_MAX", 100)
+    async with open_site() as (site, url):
+        site.answers["/a"] = b"HTTP/1.1 200 OK\r\nContent-Length: 9999999\r\n\r\n" + b"x" * 1000
+        site.holds.add("/a")
+        said = (await call(fetch(site, "127.0.0.1"), tmp_path, url=f"{url}/a", format="text")).content
+        assert said.startswith("x" * 100 + "\n\n[cut off")
+        while site.open:  # noqa: ASYNC110
+            await trio.sleep(0.01)
 
 
 @pytest.mark.parametrize(
@@ -116,14 +68,14 @@ async def test_a_page_is_read_in_its_own_encoding_and_a_long_one_is_cut_off(tmp_
 async def test_what_is_no_text_is_not_shown(tmp_path: Path, kind: str, body: bytes) -> None:
     async with open_site() as (site, url):
         site.says("/", body, kind=kind)
-        said = await call(site.tool("127.0.0.1"), tmp_path, url=f"{url}/", format="text")
+        said = await call(fetch(site, "127.0.0.1"), tmp_path, url=f"{url}/", format="text")
         assert said.is_error
         assert "use download" in said.content
 
 
 async def test_redirects_are_followed_and_end(tmp_path: Path) -> None:
     async with open_site() as (site, url):
-        tool = site.tool("127.0.0.1")
+        tool = fetch(site, "127.0.0.1")
         site.says("/a", "", status="302 Found", Location="/b")
         site.says("/b", "there", kind="text/plain")
         assert (await call(tool, tmp_path, url=f"{url}/a", format="text")).content == "there"
@@ -142,7 +94,7 @@ REFUSED = [
 async def test_r32_a_url_that_is_none_is_refused_before_anybody_is_asked(tmp_path: Path, url: str) -> None:
     person = Person()
     async with open_site() as (site, _):
-        assert (await call(site.tool(), tmp_path, person, url=url, format="text")).is_error
+        assert (await call(fetch(site), tmp_path, person, url=url, format="text")).is_error
         assert (person.asked, site.asked) == ([], [])
 
 
@@ -157,7 +109,7 @@ PRIVATE = [
 async def test_r32_no_name_leads_to_an_address_that_is_not_public(tmp_path: Path, address: str) -> None:
     async with open_site() as (site, url):
         site.names["site.test"] = [address]
-        said = await call(site.tool(), tmp_path, url=url, format="text")
+        said = await call(fetch(site), tmp_path, url=url, format="text")
         assert said.is_error
         assert "not a public address" in said.content
         assert site.asked == []
@@ -181,13 +133,13 @@ async def test_r32_this_machine_by_any_of_its_names_is_refused(tmp_path: Path, h
 async def test_r32_one_private_address_among_public_ones_is_enough_to_refuse(tmp_path: Path) -> None:
     async with open_site() as (site, url):
         site.names["site.test"] = ["127.0.0.1", "10.0.0.1"]
-        assert (await call(site.tool("127.0.0.1"), tmp_path, url=url, format="text")).is_error
+        assert (await call(fetch(site, "127.0.0.1"), tmp_path, url=url, format="text")).is_error
         assert site.asked == []
 
 
 async def test_r32_a_redirect_does_not_lead_where_a_url_could_not(tmp_path: Path) -> None:
     async with open_site() as (site, url):
-        tool = site.tool("127.0.0.1")
+        tool = fetch(site, "127.0.0.1")
         site.names["inside.test"] = ["169.254.169.254"]
         for target in ("http://inside.test/meta", "file:///etc/passwd", "http://ann:pw@site.test/"):
             site.says("/a", "", status="302 Found", Location=target)
@@ -197,7 +149,7 @@ async def test_r32_a_redirect_does_not_lead_where_a_url_could_not(tmp_path: Path
 
 async def test_r32_a_second_answer_of_the_name_server_is_looked_at_too(tmp_path: Path) -> None:
     async with open_site() as (site, url):
-        tool = site.tool("127.0.0.1")
+        tool = fetch(site, "127.0.0.1")
         site.says("/a", "fine", kind="text/plain")
         assert not (await call(tool, tmp_path, url=f"{url}/a", format="text")).is_error
         site.names["site.test"] = ["10.0.0.1"]
@@ -211,7 +163,7 @@ async def test_what_goes_wrong_is_the_models_to_know(tmp_path: Path, path: str, 
     async with open_site() as (site, url):
         site.says("/missing", "no", status="404 Not Found")
         site.answers["/cut"] = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf"
-        said = await call(site.tool("127.0.0.1"), tmp_path, url=f"{url}{path}", format="text", timeout=1)
+        said = await call(fetch(site, "127.0.0.1"), tmp_path, url=f"{url}{path}", format="text", timeout=1)
         assert said.is_error
         assert problem in said.content
 
@@ -220,7 +172,7 @@ async def test_r10_a_canceled_fetch_closes_its_connection(tmp_path: Path) -> Non
     async with open_site() as (site, url):
         with trio.CancelScope() as scope:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(partial(call, site.tool("127.0.0.1"), tmp_path, url=f"{url}/hang", format="text"))
+                nursery.start_soon(partial(call, fetch(site, "127.0.0.1"), tmp_path, url=f"{url}/hang", format="text"))
                 while not site.asked:  # noqa: ASYNC110  (what another side of a socket does, no event tells)
                     await trio.sleep(0.01)
                 assert site.open == 1

@@ -13,10 +13,10 @@ from tests.doubles.engine import ScriptedAgent, Watched, open_watched
 from tests.doubles.tools import GateTool
 
 BUILT_IN = {
-    "bash", "edit", "fetch", "glob", "grep", "job_kill", "job_output", "ls", "multiedit", "question", "todos", "view",
-    "write",
+    "agent", "bash", "download", "edit", "fetch", "glob", "grep", "job_kill", "job_output", "ls", "multiedit", "question",
+    "todos", "view", "write",
 }  # fmt: skip
-PARALLEL = {"view", "ls", "glob", "grep", "fetch"}
+PARALLEL = {"agent", "download", "fetch", "glob", "grep", "ls", "view"}
 
 
 async def offered(path: Path, **options: object) -> set[str]:
