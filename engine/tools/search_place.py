@@ -17,11 +17,19 @@ async def search_place(
     PermissionDenied."""
     place = await disk.do(resolve, given or ".", context.workspace)
     if not place.is_inside:
-        shown = f"Search {place.shown}"
-        await context.permit(
-            action=action, path=place.path, description=shown, params={**params, "path": str(place.path)}
-        )
+        directory = await disk.do(_directory_shown, place)
+        asked = {**params, "path": str(place.path)}
+        await context.permit(action=action, path=directory, description=f"Search {place.shown}", params=asked)
     return await disk.do(_directory_of, place)
+
+
+def _directory_shown(place: Place) -> Path:
+    """The directory that a person is asked for, and that a grant for the session covers: never a file."""
+    try:
+        is_file = stat.S_ISREG(place.path.lstat().st_mode)
+    except OSError:
+        is_file = False
+    return place.path.parent if is_file else place.path
 
 
 def _directory_of(place: Place) -> tuple[Place, str]:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from engine.agents.protocol import Turn
@@ -65,6 +66,33 @@ async def test_a_file_that_was_noted_may_be_changed_and_its_versions_are_kept(
         assert [(file["version"], file["content"]) for file in found] == [(0, "hello"), (1, "bye")]
         assert set(found[0]) == {"id", "session_id", "path", "content", "version", "created_at", "updated_at"}
         assert {(file["path"], file["session_id"]) for file in found} == {(str(tmp_path / "a.txt"), api.session_id)}
+
+
+async def test_versions_come_number_by_number_and_a_change_from_outside_is_one(
+    tmp_path: Path, autojump_clock: object
+) -> None:
+    async def rewrite(turn: Turn) -> None:
+        for name in ("a.txt", "new.txt"):
+            turn.begin_tool_call(name, "write")
+            turn.append_tool_input(name, msgspec.json.encode({"file_path": name, "content": turn.prompt.text}).decode())
+            await turn.call_tool(turn.end_tool_call(name))
+
+    (tmp_path / "a.txt").write_text("there")
+    async with open_api(tmp_path, agent=ScriptedAgent(rewrite), tools=open_toolbox) as api:
+        await api.client.post(f"{api.w}/permissions/skip", {"skip": True})
+        await note(api, "a.txt")
+        await api.ended((await api.send("one")).json()["run_id"])
+        (tmp_path / "a.txt").write_text("outside")
+        await note(api, "a.txt")
+        await api.ended((await api.send("two")).json()["run_id"])
+        found = [
+            (each["version"], Path(each["path"]).name, each["content"])
+            for each in await get(api, f"sessions/{api.session_id}/history")
+        ]
+        assert found == [
+            (0, "a.txt", "there"), (0, "new.txt", ""), (1, "a.txt", "one"), (1, "new.txt", "one"),
+            (2, "a.txt", "outside"), (2, "new.txt", "two"), (3, "a.txt", "two"),
+        ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

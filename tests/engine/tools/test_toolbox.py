@@ -13,8 +13,8 @@ from tests.doubles.engine import ScriptedAgent, Watched, open_watched
 from tests.doubles.tools import GateTool
 
 BUILT_IN = {
-    "agent", "bash", "download", "edit", "fetch", "glob", "grep", "job_kill", "job_output", "ls", "multiedit", "question",
-    "todos", "view", "write",
+    "agent", "bash", "download", "edit", "fetch", "glob", "grep", "job_kill", "job_output", "ls", "multiedit",
+    "question", "todos", "view", "write",
 }  # fmt: skip
 PARALLEL = {"agent", "download", "fetch", "glob", "grep", "ls", "view"}
 
