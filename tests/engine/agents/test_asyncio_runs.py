@@ -2,15 +2,17 @@
 
 import asyncio
 import contextlib
+from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
 
-from engine.agents.asyncio_agent import asyncio_agent
-from engine.records.run import RunState
+from engine.agents.asyncio_agent import AsyncioTurn, asyncio_agent
+from engine.records.run import Purpose, RunState
 from tests.doubles.engine import open_watched
+from tests.doubles.sub_agents import child_sessions, reason, tools
 from tests.doubles.tools import GateTool
 
 
@@ -91,3 +93,24 @@ async def test_r22_run_of_an_asyncio_agent_ends_and_the_next_one_runs_though_it_
         ended = await watched.ended(await watched.send("hi"), 20)
         assert ended.state is state
         assert (await watched.ended(await watched.send("next"))).state is RunState.COMPLETED
+
+
+@pytest.mark.parametrize("end", ["completed", "canceled"])
+async def test_an_asyncio_agent_answers_as_its_own_sub_agent(autojump_clock: object, tmp_path: Path, end: str) -> None:
+    async def respond(turn: AsyncioTurn) -> None:
+        if turn.prompt.purpose is Purpose.DELEGATED:
+            await asyncio.sleep(1 if end == "completed" else 1000)
+            turn.say("found")
+            return
+        turn.begin_tool_call("ask", "agent")
+        turn.append_tool_input("ask", '{"prompt": "look"}')
+        turn.say((await turn.call_tool(turn.end_tool_call("ask"))).content)
+
+    async with open_watched(path=str(tmp_path), agent=asyncio_agent(respond), tools=tools()) as watched:
+        run = await watched.send()
+        await trio.sleep(0.5)
+        if end == "canceled":
+            await watched.workspace.cancel_run(run.id)
+        assert (await watched.ended(run, 10)).state == end
+        [session_id] = await child_sessions(watched)
+        assert (reason(await watched.messages(session_id)) == "canceled") == (end == "canceled")
