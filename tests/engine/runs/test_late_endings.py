@@ -122,7 +122,7 @@ async def test_r22_run_ends_though_a_mistake_of_ours_keeps_its_ending_from_being
     def mistake(outcome: object) -> str:
         raise ZeroDivisionError("a mistake of ours, says a test")
 
-    monkeypatch.setattr("engine.runs.settle.why_no_result", mistake)
+    monkeypatch.setattr("engine.runs.turn_closing.why_no_result", mistake)
     async with open_watched(path=str(tmp_path), check=False) as watched:
         ended = await watched.ended(await watched.send("hi"), 10)
         assert ended.state is RunState.FAILED
