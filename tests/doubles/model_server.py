@@ -12,7 +12,7 @@ A reply is a status, headers and moves. A move is bytes (sent as one HTTP chunk)
 """
 
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import Enum
@@ -74,7 +74,7 @@ class ModelServer:
         self.root = f"http://127.0.0.1:{port}"
         self.base_url = f"{self.root}/v1"
         self.requests: list[Request] = []
-        self.default: Reply | None = None  # for when nothing is enqueued
+        self.default: Reply | Callable[[Request], Reply] | None = None  # for when nothing is enqueued
         self.connections = 0
         self._replies: deque[Reply] = deque()
         self._arrived = trio.Event()
@@ -104,6 +104,8 @@ class ModelServer:
 
     async def _answer(self, connection: "_Connection", request: Request) -> bool:
         reply = self._replies.popleft() if self._replies else self.default
+        if callable(reply):
+            reply = reply(request)
         self.requests.append(request)
         self._arrived.set()
         self._arrived = trio.Event()
