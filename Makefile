@@ -27,7 +27,7 @@ export PROMPT
 .DELETE_ON_ERROR:
 .SUFFIXES:
 MAKEFLAGS += --no-builtin-rules
-.PHONY: help run serve test demo explore crash reconnects check lint types fmt bench lock clean
+.PHONY: help run serve test demo cancels explore crash reconnects check lint types fmt bench lock clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/\1	\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS='	' read -r name what; do \
@@ -45,6 +45,9 @@ test: $(PROJECT_STAMP) $(DEV_STAMP)  ## run the tests; ARGS="…" for pytest
 
 demo: $(PROJECT_STAMP) $(DEV_STAMP)  ## watch a mistake being found and mended over the HTTP API, in a repository made for it
 	@$(BIN)/python -m tests.story $(ARGS)
+
+cancels: $(PROJECT_STAMP) $(DEV_STAMP)  ## cancel that piece of work at every point of it; ARGS="--threads --every n --first n"
+	@$(BIN)/python -m tests.story.cancels $(ARGS)
 
 explore: $(PROJECT_STAMP) $(DEV_STAMP)  ## play seeded schedules of the engine's races; ARGS="--count 100000 --jobs 2", ARGS="--seed 17 -v"
 	@$(BIN)/python -m tests.explorer $(ARGS)

@@ -134,6 +134,13 @@ class Repository:
         """The tests, run once; the caller looks at how they ended."""
         return self._run(sys.executable, "-B", "-m", "unittest", "-v", is_checked=False)
 
+    def restore(self) -> None:
+        """Put back what was changed of the files that were there from the beginning."""
+        for name, content in FILES.items():
+            path = self.root / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content, "utf-8")
+
     def read(self, name: str) -> str:
         """What is in a file; empty if it is not there."""
         path = self.root / name
@@ -148,11 +155,8 @@ class Repository:
 
 def make_repository(root: Path) -> Repository:
     """Write the files, and commit them."""
-    for name, content in FILES.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content, "utf-8")
     repository = Repository(root)
+    repository.restore()
     repository.git("init", "--quiet", "--initial-branch=main")
     repository.git("add", "--all")
     repository.git("commit", "--quiet", "--message=A tally of what was spent")
