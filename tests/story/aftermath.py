@@ -4,6 +4,7 @@ from collections import defaultdict
 
 import trio
 
+from engine.errors import PermissionDenied
 from engine.records.event import Event, MessageCreated, MessageUpdated
 from engine.records.message import Message
 from engine.records.run import RunRecord, RunState
@@ -14,15 +15,15 @@ from tests.doubles.invariants import ALL
 from tests.story import developer
 from tests.story.attempt import Attempt
 from tests.story.office import Office
-from tests.story.repository import AMOUNTS, AMOUNTS_MENDED, CHANGELOG, REPORT, REPORT_MENDED
+from tests.story.repository import FILES
+from tests.story.work import MENDED, NOTES_WRITTEN
 
 GONE_S = 10.0  # how long the model's server may take to see that nobody reads any more
 CANCELED = why_no_result(canceled(""))
-CHANGELOG_WRITTEN = CHANGELOG.replace("## Unreleased\n\n", f"## Unreleased\n\n{developer.ENTRY}\n")
+DENIED = str(PermissionDenied(by_person=True))
+NOT_THERE = f"There is no file {developer.NOTES}."
 CONTENTS = {
-    "tally/amounts.py": {AMOUNTS, AMOUNTS_MENDED},
-    "tally/report.py": {REPORT, REPORT_MENDED},
-    developer.CHANGELOG: {CHANGELOG, CHANGELOG_WRITTEN},
+    name: {FILES.get(name, ""), content} for name, content in {developer.NOTES: NOTES_WRITTEN, **MENDED}.items()
 }
 
 
@@ -103,8 +104,10 @@ def check_run(run: RunRecord, events: list[Event], messages: dict[str, Message],
         record.check_steered(run, own, runs)
         return
     record.check_turn(run, own)
-    errors = {result.content for message in own for result in message.tool_results if result.is_error}
-    assert errors <= ({CANCELED} if run.state is RunState.CANCELED else set()), f"{run.state}: {errors}"
+    results = [result for message in own for result in message.tool_results]
+    errors = {result.content for result in results if result.is_error and not result.content.startswith(NOT_THERE)}
+    allowed = {DENIED} | ({CANCELED} if run.state is RunState.CANCELED else set())
+    assert errors <= allowed, f"{run.state}: {errors}"
 
 
 def check_files(office: Office) -> None:

@@ -11,7 +11,6 @@ from engine.records.run import Prompt
 from tests.story.office import Office
 from tests.story.points import Point, first_in_line
 from tests.story.processes import Found, alive
-from tests.story.telling import TASK
 
 ATTEMPT_S = 60.0  # bound of one attempt; it takes a second
 
@@ -37,7 +36,7 @@ async def attempt(office: Office, wanted: Callable[[Point], bool]) -> Attempt:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_cancel_when_found, office, made)
             await trio.testing.wait_all_tasks_blocked()
-            prompt = Prompt(session_id=office.session_id, text=TASK, run_id=made.run_id)
+            prompt = Prompt(session_id=office.session_id, text=office.task, run_id=made.run_id)
             nursery.start_soon(office.workspace.accept, prompt)
             await _see_it_end(office, made)
             office.points.look_away()

@@ -22,6 +22,7 @@ from tests.story.attempt import attempt
 from tests.story.everywhere import check_command, check_done
 from tests.story.office import Office, open_office
 from tests.story.points import Point, shown
+from tests.story.telling import NOTES_TASK, TASK
 
 OFFICE_POINTS = 20  # that share an engine
 
@@ -29,7 +30,8 @@ OFFICE_POINTS = 20  # that share an engine
 class Campaign:
     """Goes through the points; counts what became of them."""
 
-    def __init__(self, *, has_threads: bool) -> None:
+    def __init__(self, task: str, *, has_threads: bool) -> None:
+        self._task = task
         self.canceled = 0
         self.passed_by = 0  # not met again: how often the network delivers is not the same each time
         self.uncovered = 0  # the run was not registered yet, or had ended
@@ -40,7 +42,7 @@ class Campaign:
     async def find(self) -> list[Point]:
         """Every point of a story that nobody cancels."""
         with tempfile.TemporaryDirectory(prefix="countermand-cancels-") as directory:
-            async with open_office(Path(directory), has_threads=self._has_threads) as office:
+            async with open_office(Path(directory), task=self._task, has_threads=self._has_threads) as office:
                 made = await attempt(office, lambda point: False)
                 points = list(office.points.order)
                 await check_done(office, Aftermath(office), made)
@@ -50,7 +52,7 @@ class Campaign:
     async def cancel_at(self, points: deque[Point]) -> None:
         """Cancel at the next of these points, with one engine, and take them away. Raises what does not hold."""
         with tempfile.TemporaryDirectory(prefix="countermand-cancels-") as directory:
-            async with open_office(Path(directory), has_threads=self._has_threads) as office:
+            async with open_office(Path(directory), task=self._task, has_threads=self._has_threads) as office:
                 aftermath = Aftermath(office)
                 for _ in range(min(len(points), OFFICE_POINTS)):
                     self.point = points.popleft()
@@ -59,7 +61,7 @@ class Campaign:
                 await check_invariants(office.backend, office.workspace)
 
     async def _cancel_at(self, office: Office, aftermath: Aftermath, point: Point) -> None:
-        await office.begin_mending()
+        await office.begin_work()
         made = await attempt(office, lambda passed: passed == point)
         await aftermath.check(made)
         check_database(office.backend.store)
@@ -82,7 +84,7 @@ class Campaign:
 
 async def run(options: argparse.Namespace) -> int:
     """Find the points, and cancel at them."""
-    campaign = Campaign(has_threads=options.threads)
+    campaign = Campaign(NOTES_TASK if options.notes else TASK, has_threads=options.threads)
     points = await campaign.find()
     print(f"{len(points)} points at {len({place for place, _ in points})} places")
     left = deque(points[options.first - 1 :: options.every])
@@ -101,6 +103,7 @@ def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m tests.story.cancels", description=__doc__)
     parser.add_argument("--threads", action="store_true", help="the store on the disk, and files in threads")
+    parser.add_argument("--notes", action="store_true", help="the work of the other session")
     parser.add_argument("--every", type=int, default=1, help="take each n-th point")
     parser.add_argument("--first", type=int, default=1, help="begin with the point of this number")
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))

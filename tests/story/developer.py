@@ -136,11 +136,15 @@ def write_notes(seen: Conversation) -> Iterator[Move]:
     if found is None:
         yield Move("I look for functions.", (("grep", {"pattern": "^def ", "path": "tally"}),))
         return
-    if seen.last("write", NOTES, file_path=NOTES) is None:
-        lines = sorted(f"- `{name}({parameters})`" for name, parameters in DEFINED.findall(found.result))
-        content = "\n".join(["# Functions", "", *lines, ""])
-        yield Move(f"There are {len(lines)}.", (("write", {"file_path": NOTES, "content": content}),))
-    if seen.last_try("bash", command=COMMIT) < 0:
+    lines = sorted(f"- `{name}({parameters})`" for name, parameters in DEFINED.findall(found.result))
+    content = "\n".join(["# Functions", "", *lines, ""])
+    tried, looked = seen.last_try("write", file_path=NOTES), seen.last("view", "file", file_path=NOTES)
+    if seen.last("write", "(+", file_path=NOTES) is None:
+        if tried >= 0 and (looked is None or looked.number < tried):
+            yield Move("Are they written or not?", (view(NOTES),))
+        if looked is None or content.strip() not in NUMBERED.sub("", looked.result):
+            yield Move(f"There are {len(lines)}.", (("write", {"file_path": NOTES, "content": content}),))
+    if not any(seen.last("bash", sign, command=COMMIT) for sign in ("denied", "<cwd>")):
         yield Move("I commit that.", (run(COMMIT, "Commit the notes"),))
     yield Move("Done.")
 
@@ -158,7 +162,11 @@ def fresh(seen: Conversation, path: str) -> str | None:
 
 def last_change(seen: Conversation) -> int:
     """The number of the last call that was to change what is tested; -1 if there was none."""
-    changes = [call.number for call in seen.calls if call.name == "edit" and call.arguments["file_path"] != CHANGELOG]
+    changes = [
+        call.number
+        for call in seen.calls
+        if call.name == "edit" and call.arguments.get("file_path", CHANGELOG) != CHANGELOG
+    ]
     return max(changes, default=-1)
 
 

@@ -16,29 +16,39 @@ from engine.settings import EngineSettings
 from engine.workspace import Workspace
 from tests.doubles.model_server import ModelServer
 from tests.doubles.reading import Reader, read_along
+from tests.story import developer
 from tests.story.developer_server import model_environment, open_developer
 from tests.story.gate import CommandGate, open_gate
 from tests.story.points import Place, Points
 from tests.story.processes import MARK, Found, alive
 from tests.story.repository import Repository, environment, make_repository
-from tests.story.telling import NOTES_TASK, STEER
+from tests.story.telling import NOTES_TASK, STEER, TASK
 
 AT_THE_GATE: Place = ("check.sh is up",)
 PAUSE_S = 0.001  # between the pieces of an answer, so that there is a middle of it
 
 
 class Office:
-    """Where the work is done. Made by `open_office`."""
+    """Where the work is done; `task` is what is asked for and canceled. Made by `open_office`."""
 
     def __init__(
-        self, backend: Backend, workspace: Workspace, repository: Repository, model: ModelServer, gate: CommandGate
+        self,
+        task: str,
+        *,
+        backend: Backend,
+        workspace: Workspace,
+        repository: Repository,
+        model: ModelServer,
+        gate: CommandGate,
+        mark: str,
     ) -> None:
+        self.task = task
         self.backend = backend
         self.workspace = workspace
         self.repository = repository
         self.model = model
         self.gate = gate
-        self.mark = ""
+        self.mark = mark
         self.points = Points()
         self.session_id = SessionId("")
         self.notes_id = SessionId("")
@@ -52,15 +62,15 @@ class Office:
     async def begin(self) -> None:
         """Begin both sessions; the other one works until it asks."""
         self.notes_id = (await self.workspace.sessions.create("notes")).id
-        await self.begin_mending()
+        await self.begin_work()
         prompt = Prompt(session_id=self.notes_id, text=NOTES_TASK, run_id=new_run_id())
         self.notes_run = (await self.workspace.accept(prompt)).run.id
         await self._is_holding.wait()
 
-    async def begin_mending(self) -> None:
+    async def begin_work(self) -> None:
         """Begin the work anew, in a session of its own."""
         self.repository.restore()
-        self.session_id = (await self.workspace.sessions.create("mending")).id
+        self.session_id = (await self.workspace.sessions.create("work")).id
 
     async def end_notes(self) -> None:
         """Let the other session go on to its end."""
@@ -85,22 +95,21 @@ class Office:
                 self.gate.open()
 
     async def _answer(self, asked: PermissionRequest) -> None:
-        if asked.session_id == self.notes_id:
-            is_commit = asked.tool_name == "bash"
-            if not is_commit:
-                self._held = asked.id
-                self._is_holding.set()
-                return
-            await self.workspace.permissions.answer(asked.id, Decision.DENY)
+        decision = Decision.ALLOW
+        if asked.params.get("command") == developer.COMMIT:
+            decision = Decision.DENY
+        elif asked.session_id == self.notes_id:
+            self._held = asked.id
+            self._is_holding.set()
             return
-        if str(asked.params.get("file_path", "")).endswith("report.py"):
+        elif str(asked.params.get("file_path", "")).endswith("report.py"):
             prompt = Prompt(session_id=self.session_id, text=STEER, if_busy=IfBusy.STEER, run_id=new_run_id())
             await self.workspace.accept(prompt)
-        await self.workspace.permissions.answer(asked.id, Decision.ALLOW)
+        await self.workspace.permissions.answer(asked.id, decision)
 
 
 @asynccontextmanager
-async def open_office(directory: Path, *, has_threads: bool = False) -> AsyncIterator[Office]:
+async def open_office(directory: Path, *, task: str = TASK, has_threads: bool = False) -> AsyncIterator[Office]:
     """The office, in a directory of its own. `has_threads`: the store is on the disk, as a server has it, and files are
     read and written in threads; else all of it is on Trio's own."""
     repository = make_repository(directory / "tally")
@@ -112,8 +121,9 @@ async def open_office(directory: Path, *, has_threads: bool = False) -> AsyncIte
         environ = environment(STORY_GATE=str(gate.directory), **{MARK: mark}) | model_environment(model)
         backend = await stack.enter_async_context(open_backend(settings, environ=environ))
         workspace = await backend.create_workspace(NewWorkspace(path=str(repository.root)))
-        office = Office(backend, workspace, repository, model, gate)
-        office.mark = mark
+        office = Office(
+            task, backend=backend, workspace=workspace, repository=repository, model=model, gate=gate, mark=mark
+        )
         office.reader = await stack.enter_async_context(read_along(workspace))
         office.nursery = await stack.enter_async_context(trio.open_nursery())
         trio.lowlevel.add_instrument(office.points)

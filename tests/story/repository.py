@@ -135,7 +135,9 @@ class Repository:
         return self._run(sys.executable, "-B", "-m", "unittest", "-v", is_checked=False)
 
     def restore(self) -> None:
-        """Put back what was changed of the files that were there from the beginning."""
+        """Put the files back as they were in the beginning, and take away the texts that came since."""
+        for path in self.root.glob("*.md"):
+            path.unlink()
         for name, content in FILES.items():
             path = self.root / name
             path.parent.mkdir(parents=True, exist_ok=True)

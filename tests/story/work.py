@@ -9,6 +9,13 @@ from tests.story.repository import AMOUNTS_MENDED, CHANGELOG, REPORT_MENDED, Rep
 from tests.story.telling import Told
 
 FUNCTIONS = ["line(name: str, amount: float)", "parse_amount(text: str)", "report(entries: dict[str, str])"]
+NOTES_WRITTEN = "\n".join(["# Functions", "", *(f"- `{function}`" for function in FUNCTIONS), ""])
+CHANGELOG_WRITTEN = CHANGELOG.replace("## Unreleased\n\n", f"## Unreleased\n\n{developer.ENTRY}\n")
+MENDED = {
+    "tally/amounts.py": AMOUNTS_MENDED,
+    "tally/report.py": REPORT_MENDED,
+    developer.CHANGELOG: CHANGELOG_WRITTEN,
+}
 
 
 def missing(repository: Repository, told: Told) -> Iterator[str]:
@@ -28,14 +35,9 @@ def missing(repository: Repository, told: Told) -> Iterator[str]:
         yield f"not every kind of answer was given: {told.answers}"
 
 
-def missing_in(repository: Repository) -> Iterator[str]:
-    """What is not as it should be in the files."""
-    notes = "\n".join(["# Functions", "", *(f"- `{function}`" for function in FUNCTIONS), ""])
-    changelog = CHANGELOG.replace("## Unreleased\n\n", f"## Unreleased\n\n{developer.ENTRY}\n")
-    wanted = {
-        "tally/amounts.py": AMOUNTS_MENDED, "tally/report.py": REPORT_MENDED, developer.CHANGELOG: changelog,
-        developer.NOTES: notes,
-    }  # fmt: skip
+def missing_in(repository: Repository, *, is_mended: bool = True) -> Iterator[str]:
+    """What is not as it should be in the files, once the notes are written, and the mistake is mended or not."""
+    wanted = {developer.NOTES: NOTES_WRITTEN, **(MENDED if is_mended else {})}
     for name, content in wanted.items():
         if repository.read(name) != content:
             yield f"{name} holds:\n{repository.read(name)}"
