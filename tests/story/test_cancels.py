@@ -35,7 +35,7 @@ WHERE: dict[str, Callable[[Place], bool]] = {
 
 @pytest.mark.parametrize(
     ("task", "where", "places_min"),
-    [(TASK, "the loop", 15), (TASK, "the tools", 35), (NOTES_TASK, "write", 10)],
+    [(TASK, "the loop", 15), (TASK, "the tools", 30), (NOTES_TASK, "write", 8)],
     ids=["in the loop", "in the tools", "in the tool of the other session"],
 )
 async def test_r10_a_cancel_at_any_place_leaves_nothing_half_done_and_the_work_goes_on(
