@@ -46,7 +46,7 @@ test: $(PROJECT_STAMP) $(DEV_STAMP)  ## run the tests; ARGS="…" for pytest
 demo: $(PROJECT_STAMP) $(DEV_STAMP)  ## watch a mistake being found and mended over the HTTP API, in a repository made for it
 	@$(BIN)/python -m tests.story $(ARGS)
 
-cancels: $(PROJECT_STAMP) $(DEV_STAMP)  ## cancel that piece of work at every point of it; ARGS="--threads --every n --first n"
+cancels: $(PROJECT_STAMP) $(DEV_STAMP)  ## cancel that piece of work at every point of it; ARGS="--threads --notes --every n --first n"
 	@$(BIN)/python -m tests.story.cancels $(ARGS)
 
 explore: $(PROJECT_STAMP) $(DEV_STAMP)  ## play seeded schedules of the engine's races; ARGS="--count 100000 --jobs 2", ARGS="--seed 17 -v"

@@ -10,7 +10,7 @@ from engine.records.ids import RunId, new_run_id
 from engine.records.run import Prompt
 from tests.story.office import Office
 from tests.story.points import Point, first_in_line
-from tests.story.processes import Found, alive
+from tests.story.processes import Found
 
 ATTEMPT_S = 60.0  # bound of one attempt; it takes a second
 
@@ -58,4 +58,4 @@ async def _see_it_end(office: Office, made: Attempt) -> None:
         await trio.lowlevel.checkpoint()  # on its way to be registered
     while not (await office.workspace.wait_run(made.run_id, ATTEMPT_S)).state.is_terminal:
         pass
-    made.left = alive(office.mark)
+    made.left = office.alive()

@@ -20,7 +20,7 @@ from tests.story import developer
 from tests.story.developer_server import model_environment, open_developer
 from tests.story.gate import CommandGate, open_gate
 from tests.story.points import Place, Points
-from tests.story.processes import MARK, Found, alive
+from tests.story.processes import MARK, Found, alive, children
 from tests.story.repository import Repository, environment, make_repository
 from tests.story.telling import NOTES_TASK, STEER, TASK
 
@@ -48,7 +48,8 @@ class Office:
         self.repository = repository
         self.model = model
         self.gate = gate
-        self.mark = mark
+        self._mark = mark
+        self._strangers = children()  # of other tests in this process
         self.points = Points()
         self.session_id = SessionId("")
         self.notes_id = SessionId("")
@@ -90,9 +91,13 @@ class Office:
         """Report each command that stands at its gate, and let it through if nobody minds."""
         while True:
             await self.gate.reached()
-            self.standing = alive(self.mark)
+            self.standing = self.alive()
             if not self.points.report(AT_THE_GATE):
                 self.gate.open()
+
+    def alive(self) -> list[Found]:
+        """Every process that the work has started, and that is there still."""
+        return alive(self._mark, strangers=self._strangers)
 
     async def _answer(self, asked: PermissionRequest) -> None:
         decision = Decision.ALLOW

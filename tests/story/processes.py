@@ -20,13 +20,25 @@ class Found(msgspec.Struct, frozen=True):
     ignores_sigterm: bool
 
 
-def alive(mark: str) -> list[Found]:
-    """The processes with this mark, and those that this process has started and not buried."""
+def children() -> frozenset[int]:
+    """The processes that this process has started and not buried."""
+    own, found = os.getpid(), set[int]()
+    for name in os.listdir("/proc"):
+        with suppress(OSError):  # it goes away while it is looked at
+            if name.isdigit() and is_child(name, own):
+                found.add(int(name))
+    return frozenset(found)
+
+
+def alive(mark: str, *, strangers: frozenset[int]) -> list[Found]:
+    """The processes with this mark, and those that this process has started and not buried, but for the strangers."""
     wanted, own = f"\0{MARK}={mark}\0".encode(), os.getpid()
     found = []
     for name in os.listdir("/proc"):
+        if not name.isdigit() or int(name) == own or int(name) in strangers:
+            continue
         with suppress(OSError):  # it goes away while it is looked at
-            if name.isdigit() and int(name) != own and (is_child(name, own) or wanted in b"\0" + read(name, "environ")):
+            if is_child(name, own) or wanted in b"\0" + read(name, "environ"):
                 found.append(look_at(name))
     return found
 
