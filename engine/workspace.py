@@ -24,7 +24,7 @@ from engine.records.run import Prompt, RunRecord, RunState
 from engine.runs.accept import Acceptor, AcceptSeams
 from engine.runs.acceptance import Accepted
 from engine.runs.accepted import AcceptedRun
-from engine.runs.cancel import USER_CANCEL, Canceler
+from engine.runs.cancel import USER_CANCEL, CancelAnswer, Canceler
 from engine.runs.closing import Closing, wait_settled
 from engine.runs.dispatch import SessionDispatch
 from engine.runs.flusher import Flusher
@@ -43,13 +43,6 @@ DELETE_TRIES = 3
 Args = TypeVarTuple("Args")
 
 logger = structlog.get_logger(__name__)
-
-
-class CancelAnswer(msgspec.Struct, frozen=True):
-    """What a cancel of one run came to (R12): the runs that it covers, and the state that the run is in."""
-
-    canceled: tuple[RunId, ...]
-    state: RunState
 
 
 class WorkspaceStatistics(msgspec.Struct, frozen=True):
@@ -147,8 +140,7 @@ class Workspace:
     async def cancel_run(self, run_id: str, reason: str = USER_CANCEL) -> CancelAnswer:
         """Cancel one run, whatever its state, and no other (R12). Raises NotFound."""
         self._check_open()
-        covered = await self._canceler.cancel_run(run_id, reason)
-        return CancelAnswer(covered, (await self.run(run_id)).state)
+        return await self._canceler.cancel_run(run_id, reason, self.run)
 
     async def clear_queue(self, session_id: str) -> tuple[RunId, ...]:
         """Cancel what waits in the session behind another run; the active one goes on (R17)."""

@@ -5,19 +5,30 @@ record of it on its way to the store, which the store's writer sees before any e
 answer waits for the record, and names what the writer found it to cover (R11).
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
+import msgspec
 import trio
 
 from engine.events.log import EventLog
 from engine.records.change import Change, RequestCancel
 from engine.records.ids import RunId, WorkspaceId
+from engine.records.run import RunRecord, RunState
 from engine.runs.accepted import AcceptedRun
 from engine.runs.dispatch import Cancellation, SessionDispatch
 from engine.runs.lanes import Lanes
 
 USER_CANCEL = "canceled by the user"
 QUEUE_CLEARED = "removed from the queue"
+
+ReadRun = Callable[[str], Awaitable[RunRecord]]
+
+
+class CancelAnswer(msgspec.Struct, frozen=True):
+    """What a cancel of one run came to (R12): the runs that it covers, and the state that the run is in."""
+
+    canceled: tuple[RunId, ...]
+    state: RunState
 
 
 class Canceler:
@@ -44,8 +55,18 @@ class Canceler:
         lane = self._lanes.existing_lane(session_id)
         return await self._record(ids(runs), lane.cancel(reason) if lane else Cancellation(), reason)
 
-    async def cancel_run(self, run_id: str, reason: str) -> tuple[RunId, ...]:
-        """Cancel one run and no other (R12)."""
+    async def cancel_run(self, run_id: str, reason: str, read: ReadRun) -> CancelAnswer:
+        """Cancel one run and no other (R12). `read` gives it as it is stored; what that raises is raised."""
+        covered = await self._cancel_live(run_id, reason)
+        state = (await read(run_id)).state
+        if not covered and not state.is_terminal:
+            # Accepted since we looked for it: who is told that it has not ended must not be told that it goes on (R07).
+            covered = await self._cancel_live(run_id, reason)
+            state = (await read(run_id)).state
+        return CancelAnswer(covered, state)
+
+    async def _cancel_live(self, run_id: str, reason: str) -> tuple[RunId, ...]:
+        """Cancel the run if there is a handle on it now."""
         run = self._lanes.find(run_id)
         if run is None:
             await trio.lowlevel.checkpoint()

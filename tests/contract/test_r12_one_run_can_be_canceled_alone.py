@@ -1,11 +1,17 @@
 """R12: a run is canceled by its id, whatever its state, and its neighbors do not notice."""
 
 import pytest
+import trio
 
 from engine.errors import ModelError, NotFound
+from engine.records.ids import RunId, WorkspaceId
 from engine.records.run import RunState
-from tests.doubles.engine import Watched
+from engine.runs.cancel import CancelAnswer
+from engine.store.protocol import Store, StoredRun
+from tests.doubles.engine import ScriptedAgent, Watched, open_watched
+from tests.doubles.gate import Gate
 from tests.doubles.stages import AHEAD, CANCELABLE, HELD, WITH_NEIGHBOR, At, open_staged
+from tests.doubles.store import StoreDouble
 
 
 @pytest.mark.parametrize("at", CANCELABLE)
@@ -100,3 +106,43 @@ async def test_r12_canceling_a_run_that_never_was_is_an_error_that_names_it(
 ) -> None:
     with pytest.raises(NotFound, match="no run 'nobody'"):
         await watched.workspace.cancel_run("nobody")
+
+
+class HeldRead(StoreDouble):
+    """Holds the first read of a run."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self.gates = [Gate()]
+        self.gate = self.gates[0]
+
+    async def run(self, workspace_id: WorkspaceId, run_id: RunId) -> StoredRun | None:
+        if self.gates:
+            await self.gates.pop().pass_through()
+        return await self.inner.run(workspace_id, run_id)
+
+
+async def test_r12_run_that_is_accepted_while_its_cancel_looks_for_it_is_canceled(
+    autojump_clock: object, tmp_path: object
+) -> None:
+    stores: list[HeldRead] = []
+    answers: list[CancelAnswer] = []
+
+    def wrap(store: Store) -> Store:
+        stores.append(HeldRead(store))
+        return stores[0]
+
+    async def cancel() -> None:
+        answers.append(await watched.workspace.cancel_run("late"))
+
+    agent = ScriptedAgent(Gate().pass_through)
+    async with (
+        open_watched(path=str(tmp_path), agent=agent, wrap_store=wrap) as watched,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(cancel)
+        await stores[0].gate.reached()
+        run = await watched.send(run_id="late")
+        stores[0].gate.open()
+        assert (await watched.ended(run)).state is RunState.CANCELED
+    assert answers == [CancelAnswer(("late",), answers[0].state)]
