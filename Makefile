@@ -27,7 +27,7 @@ export PROMPT
 .DELETE_ON_ERROR:
 .SUFFIXES:
 MAKEFLAGS += --no-builtin-rules
-.PHONY: help run serve test demo cancels explore crash reconnects check lint types fmt bench lock clean
+.PHONY: help run serve test demo cancels explore machine crash reconnects check lint types fmt bench lock clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/\1	\2/p' $(firstword $(MAKEFILE_LIST)) | while IFS='	' read -r name what; do \
@@ -51,6 +51,9 @@ cancels: $(PROJECT_STAMP) $(DEV_STAMP)  ## cancel that piece of work at every po
 
 explore: $(PROJECT_STAMP) $(DEV_STAMP)  ## play seeded schedules of the engine's races; ARGS="--count 100000 --jobs 2", ARGS="--seed 17 -v"
 	@$(BIN)/python -m tests.explorer $(ARGS)
+
+machine: $(PROJECT_STAMP) $(DEV_STAMP)  ## play clients of the whole service at random; ARGS="--examples 5000", ARGS="--seed 17"
+	@$(BIN)/python -m tests.machine $(ARGS)
 
 crash: $(PROJECT_STAMP) $(DEV_STAMP)  ## kill servers under load, 500 times, and check what they promised; ARGS="--kills n --seed n"
 	@$(BIN)/python -m tests.crash $(ARGS)
