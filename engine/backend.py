@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -23,9 +23,11 @@ from engine.events.log import EventLog, EventLogStatistics, Pending
 from engine.events.pruning import Pruner
 from engine.host import close_unclaimed
 from engine.hosts import Hosts, Place
-from engine.model_choice import ModelChoice
-from engine.models.catalog import Models, open_models
+from engine.model_choice import ModelChoice, Size
+from engine.models.catalog import MODEL_ENV, Models, open_models
 from engine.models.settings import ModelSettings, key_variables
+from engine.options import Options
+from engine.preferences import PreferenceStore
 from engine.records.change import Change, PutSetting
 from engine.records.ids import ClientId, WorkspaceId
 from engine.reopening import KEPT, Reopening
@@ -35,8 +37,10 @@ from engine.store.protocol import Store
 from engine.store.sqlite import open_sqlite_store
 from engine.tools.environment import command_environment
 from engine.tools.toolbox import Toolbox, Tools, chosen_toolbox
-from engine.workspace import Workspace, WorkspaceSeams, WorkspaceStatistics
+from engine.workspace import Workspace, WorkspaceStatistics
+from engine.workspace_seams import WorkspaceSeams
 
+NO_OPTIONS = Options()
 RETIRED_MAX = 100_000  # client ids that are remembered after they said goodbye
 
 
@@ -76,20 +80,26 @@ class Backend:
         toolbox: Toolbox,
         environment: Mapping[str, str],
         before_entry: BeforeEntry | None,
+        options: Options,
+        model_in_environ: bool,
     ) -> None:
         self.version = __version__
         self.settings = settings
         self.models = models
-        self.choice = ModelChoice(models, store, log, clock.now_us)
+        in_environ: frozenset[Size] = frozenset({"large"} if model_in_environ else ())
+        self.choice = ModelChoice(models, store, log, clock.now_us, in_environ=in_environ)
+        self.preferences = PreferenceStore(store, log, clock.now_us)
         self.store = store
         self.log = log
         self._clock = clock
         self._bus = bus
-        self._agent: Agent = agent or CoderAgent(models, in_thread=settings.data_dir is not None)
+        in_thread = settings.data_dir is not None
+        self._agent: Agent = agent or CoderAgent(models, in_thread=in_thread, context_paths=self._context_paths)
         self._titler, self._is_agent_ours = titler, agent is None
         self._toolbox = toolbox
         self._environment = environment
         self._before_entry = before_entry
+        self._options = options
         self._slots = trio.CapacityLimiter(settings.max_active_runs)
         self._has_threads = settings.data_dir is not None  # none in memory, where a test's clock may jump beside them
         self._hosts = Hosts(
@@ -252,14 +262,25 @@ class Backend:
         self._check_accepting(None)
         titler = self._titler
         if self._is_agent_ours:
-            titler = ModelTitler(self.models, partial(self.choice.in_force, workspace_id, "small"))
+            titler = ModelTitler(self.models, partial(self._small_model, workspace_id))
         return WorkspaceSeams(
             id=workspace_id, path=place.path, root=place.root, problem=place.problem, settings=self.settings,
             clock=self._clock, store=self.store, log=self.log, bus=self._bus, agent=self._agent, titler=titler,
             toolbox=self._toolbox, environment=self._environment, slots=self._slots, choice=self.choice,
-            on_claims_changed=self._changed,
+            preferences=self.preferences, options=self._options, on_claims_changed=self._changed,
             before_entry=self._before_entry,
         )  # fmt: skip
+
+    def _small_model(self, workspace_id: WorkspaceId) -> str:
+        host = self._hosts.find(workspace_id)
+        if host is not None and host.workspace is not None:
+            return host.workspace.chosen_model("small")
+        return self.choice.in_force(workspace_id, "small")
+
+    def _context_paths(self, root: Path) -> Sequence[str]:
+        workspace = self._hosts.at(root)
+        paths = workspace.preferences.in_force().options.context_paths if workspace is not None else ()
+        return paths if isinstance(paths, tuple) else ()
 
     def _put_setting(self, workspace_id: WorkspaceId, key: str, value: str) -> Pending:
         return self.log.submit(Change(workspace_id, self._clock.now_us(), (PutSetting(workspace_id, key, value),)))
@@ -270,6 +291,7 @@ async def open_backend(
     settings: EngineSettings,
     *,
     model_settings: ModelSettings | None = None,
+    options: Options = NO_OPTIONS,
     environ: Mapping[str, str] = MappingProxyType(os.environ),
     agent: Agent | None = None,
     titler: Titler | None = None,
@@ -302,8 +324,10 @@ async def open_backend(
             settings, nursery=nursery, clock=clock, store=store, log=log, bus=bus, models=models, agent=agent,
             titler=titler, toolbox=chosen_toolbox(tools, is_agent_ours=agent is None),
             environment=command_environment(environ, secrets=key_variables(model_settings)), before_entry=before_entry,
+            options=options, model_in_environ=bool(environ.get(MODEL_ENV, "").strip()),
         )  # fmt: skip
         await backend.choice.load(None)
+        await backend.preferences.load(None)
         if recover:
             await backend.reopening.recover()
             nursery.start_soon(backend.reopening.run)

@@ -16,6 +16,7 @@
     ├── ClientRetired            a client that said goodbye came back
     ├── ClientNotAttached        the call needs a live event stream of this client
     ├── ConfigInvalid            configuration that cannot be used, with its field
+    ├── ConfigRefused            configuration that only the operator may change
     ├── ModelError               what a model provider did, with its kind (R20)
     ├── ToolProblem              a call that cannot be done as the model asks; told to the model
     ├── PermissionDenied         a call that may not be done (R31)
@@ -166,12 +167,21 @@ class ClientNotAttached(CountermandError):
 
 
 class ConfigInvalid(CountermandError):
-    """A setting that cannot be used; `field` names it."""
+    """A setting that cannot be used; `field` names it, and `file` where it stands, if it stands in one."""
 
-    def __init__(self, field: str, problem: str) -> None:
-        super().__init__(f"{field}: {problem}")
+    def __init__(self, field: str, problem: str, *, file: str = "") -> None:
+        super().__init__(": ".join(filter(None, (file, field, problem))))
         self.field = field
         self.problem = problem
+        self.file = file
+
+
+class ConfigRefused(CountermandError):
+    """A setting that nobody may change through the API: it would give rights, name programs or hold keys."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"{key!r} cannot be changed through the API; only the operator can, in the server's own file")
+        self.key = key
 
 
 ModelErrorKind = Literal[

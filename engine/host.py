@@ -11,7 +11,8 @@ import trio
 from engine.errors import CountermandError, WorkspaceClosing, WorkspaceFailed
 from engine.records.ids import WorkspaceId
 from engine.runs.answering import first_leaf
-from engine.workspace import Workspace, WorkspaceSeams, open_workspace
+from engine.workspace import Workspace, open_workspace
+from engine.workspace_seams import WorkspaceSeams
 
 logger = structlog.get_logger(__name__)
 

@@ -15,7 +15,8 @@ from engine.model_choice import ModelChoice
 from engine.records.change import Change, PutWorkspace
 from engine.records.ids import WorkspaceId, new_workspace_id
 from engine.store.protocol import Store
-from engine.workspace import Workspace, WorkspaceSeams
+from engine.workspace import Workspace
+from engine.workspace_seams import WorkspaceSeams
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,6 +71,11 @@ class Hosts:
     def find(self, workspace_id: str) -> Host | None:
         """The host of this workspace, if there is one."""
         return self._by_id.get(workspace_id)
+
+    def at(self, root: Path) -> Workspace | None:
+        """The workspace of this resolved path, if it is open."""
+        host = self._by_root.get(root)
+        return host.workspace if host is not None else None
 
     def workspaces(self) -> list[Workspace]:
         """Every open workspace."""

@@ -1,4 +1,7 @@
-"""ModelChoice: which model answers where. Chosen in a workspace, else for the whole server, else the default."""
+"""ModelChoice: which model answers where. Chosen in a workspace, else for the whole server, else the default.
+
+What the environment names wins over the file of a workspace, as it does over that of the server.
+"""
 
 from collections.abc import Callable
 from typing import Literal
@@ -16,11 +19,20 @@ Size = Literal["large", "small"]
 class ModelChoice:
     """The choices in force, kept in memory and in the store."""
 
-    def __init__(self, models: Models, store: Store, log: EventLog, now_us: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        models: Models,
+        store: Store,
+        log: EventLog,
+        now_us: Callable[[], int],
+        *,
+        in_environ: frozenset[Size] = frozenset(),
+    ) -> None:
         self._models = models
         self._store = store
         self._log = log
         self._now_us = now_us
+        self._in_environ = in_environ
         self._chosen: dict[tuple[WorkspaceId | None, str], str] = {}
 
     async def load(self, workspace_id: WorkspaceId | None) -> None:
@@ -29,9 +41,11 @@ class ModelChoice:
             if key.startswith("model."):
                 self._chosen[workspace_id, key.removeprefix("model.")] = value
 
-    def in_force(self, workspace_id: WorkspaceId, size: Size) -> str:
-        """The model for this workspace, as `provider/model`."""
+    def in_force(self, workspace_id: WorkspaceId, size: Size, configured: str | None = None) -> str:
+        """The model for this workspace, as `provider/model`; `configured` is what its own file says."""
         default = self._models.default_name if size == "large" else self._models.small_name
+        if configured is not None and size not in self._in_environ:
+            default = configured
         return self._chosen.get((workspace_id, size)) or self._chosen.get((None, size)) or default
 
     def check(self, name: str) -> None:

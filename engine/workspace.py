@@ -1,25 +1,22 @@
 """Workspace: one directory being worked on, with the nursery that its runs live in."""
 
 import contextvars
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from pathlib import Path
 from typing import TypeVarTuple
 
 import msgspec
 import structlog
 import trio
 
-from engine.agents.protocol import Agent, Titler
 from engine.claims import ClientClaims
-from engine.clock import Clock
 from engine.errors import CountermandError, NotFound, StoreUnavailable, WorkspaceClosing, WorkspaceUnavailable
 from engine.events.feed import Feed, open_feed
-from engine.events.local_bus import LocalBus
-from engine.events.log import EventLog, Pending
+from engine.events.log import Pending
 from engine.events.run_cursor import RunCursor, find_run_cursor
-from engine.model_choice import ModelChoice, Size
-from engine.records.ids import ClientId, RunId, WorkspaceId
+from engine.model_choice import Size
+from engine.preferences import WorkspacePreferences
+from engine.records.ids import ClientId, RunId
 from engine.records.run import Prompt, RunRecord, RunState
 from engine.runs.accept import Acceptor, AcceptSeams
 from engine.runs.acceptance import Accepted
@@ -31,12 +28,13 @@ from engine.runs.flusher import Flusher
 from engine.runs.lanes import Lanes
 from engine.runs.message_writer import MessageOutlet
 from engine.runs.recovery import Recovery, RecoverySeams
-from engine.runs.run import UNDECIDED, BeforeEntry, Runner, RunSeams
+from engine.runs.run import UNDECIDED, Runner, RunSeams
 from engine.runs.title import give_title
 from engine.sessions import Sessions
-from engine.settings import EngineSettings
-from engine.store.protocol import EventRange, Store
-from engine.tools.toolbox import OpenTools, Toolbox, ToolSeams, tool_seams
+from engine.store.protocol import EventRange
+from engine.tools.toolbox import OpenTools, ToolSeams, tool_seams
+from engine.workspace_config import NOTHING, WorkspaceConfig, read_workspace_config
+from engine.workspace_seams import WorkspaceSeams
 
 DELETE_TRIES = 3
 
@@ -54,38 +52,20 @@ class WorkspaceStatistics(msgspec.Struct, frozen=True):
     feeds: int
 
 
-class WorkspaceSeams(msgspec.Struct, frozen=True, kw_only=True):
-    """What a workspace is built on; all of it outlives the workspace."""
-
-    id: WorkspaceId
-    path: str
-    root: Path
-    settings: EngineSettings
-    clock: Clock
-    store: Store
-    log: EventLog
-    bus: LocalBus
-    agent: Agent
-    titler: Titler | None
-    toolbox: Toolbox
-    environment: Mapping[str, str]  # of the commands that tools run
-    slots: trio.CapacityLimiter
-    choice: ModelChoice
-    on_claims_changed: Callable[[], None]
-    before_entry: BeforeEntry | None
-    problem: str | None = None  # why there is no directory to work in; then no run is accepted, and none started
-
-
 class Workspace:
     """Accepts, cancels and answers for the runs of one directory. Made, and ended, by `open_workspace`."""
 
     def __init__(
-        self, seams: WorkspaceSeams, nursery: trio.Nursery, desk: ToolSeams, opened: OpenTools, *, latest_seq: int
-    ) -> None:
+        self, seams: WorkspaceSeams, nursery: trio.Nursery, desk: ToolSeams, opened: OpenTools, *,
+        config: WorkspaceConfig, latest_seq: int,
+    ) -> None:  # fmt: skip
         self.id = seams.id
         self.path = seams.path
         self.root = seams.root
         self.problem = seams.problem
+        self.config = config
+        self.settings = seams.settings
+        self.preferences = WorkspacePreferences(seams.preferences, seams.id, config.options.over(seams.options))
         settings, now_us = seams.settings, seams.clock.now_us
         self.claims = ClientClaims(create_hold_s=settings.create_hold_s, detach_grace_s=settings.detach_grace_s)
         self.sessions = Sessions(seams.store, seams.log, seams.id, now_us)
@@ -236,7 +216,7 @@ class Workspace:
 
     def chosen_model(self, size: Size) -> str:
         """The model in force here, as `provider/model`."""
-        return self._seams.choice.in_force(self.id, size)
+        return self._seams.choice.in_force(self.id, size, self.config.model(size))
 
     async def choose_model(self, size: Size, name: str, *, everywhere: bool = False) -> None:
         """Choose a model for this workspace, or for the whole server. Raises NotFound."""
@@ -315,8 +295,15 @@ class Workspace:
 
 @asynccontextmanager
 async def open_workspace(seams: WorkspaceSeams) -> AsyncIterator[Workspace]:
-    """A workspace with its nursery, recovered. Leaving it ends every task of it: close or drain it first."""
+    """A workspace with its nursery, recovered. Leaving it ends every task of it: close or drain it first. Raises
+    ConfigInvalid, if its own file cannot be used."""
     latest_seq = await seams.store.latest_run_seq(seams.id)
+    config = NOTHING
+    if seams.problem is None:
+        config = await read_workspace_config(seams.root, in_thread=seams.settings.data_dir is not None)
+        config.check_models(seams.choice.check, seams.root)
+    seams = msgspec.structs.replace(seams, settings=config.narrow(seams.settings))
+    await seams.preferences.load(seams.id)
     left: list[Workspace] = []
     try:
         desk = tool_seams(
@@ -325,7 +312,7 @@ async def open_workspace(seams: WorkspaceSeams) -> AsyncIterator[Workspace]:
         )  # fmt: skip
         # The tools outlive the runs: they are still usable while these unwind.
         async with seams.toolbox(desk) as opened, trio.open_nursery() as nursery:
-            workspace = Workspace(seams, nursery, desk, opened, latest_seq=latest_seq)
+            workspace = Workspace(seams, nursery, desk, opened, config=config, latest_seq=latest_seq)
             if seams.problem is not None:
                 workspace.refuse(WorkspaceUnavailable(seams.id, seams.problem))
                 workspace.lanes.hold()

@@ -81,6 +81,7 @@ STATUSES: Mapping[type[errors.CountermandError], Status] = {
     errors.ClientRetired: Status(409, "client_retired", field="client_id"),
     errors.ClientNotAttached: Status(409, "client_not_attached", field="client_id"),
     errors.ConfigInvalid: Status(400, "invalid_config"),
+    errors.ConfigRefused: Status(403, "config_refused", field="key"),
     errors.ModelError: Status(502, "model_error"),
     errors.ToolProblem: Status(400, "tool_problem"),
     errors.PermissionDenied: Status(403, "permission_denied"),

@@ -34,6 +34,7 @@ from hypercorn.typing import ASGIFramework, LifespanState
 from engine.backend import Backend, open_backend
 from engine.errors import ConfigInvalid
 from engine.models.settings import ModelSettings
+from engine.options import Options
 from engine.settings import EngineSettings
 from web.address import DEFAULT_HOST, TcpAddress, parse_address
 from web.app import create_app
@@ -88,6 +89,7 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     engine: EngineSettings
     models: ModelSettings = ModelSettings()
+    options: Options = Options()
     hosts: tuple[str, ...] = (DEFAULT_HOST,)
     web: WebSettings = WebSettings()
     limits: ServerLimits = ServerLimits()
@@ -120,7 +122,9 @@ async def open_server(
     addresses = tuple(map(parse_address, settings.hosts))
     async with open_listeners(addresses, backlog=settings.limits.backlog) as listeners:
         _check_exposure(settings.web, listeners)
-        async with open_engine(settings.engine, model_settings=settings.models, recover=recover) as backend:
+        async with open_engine(
+            settings.engine, model_settings=settings.models, options=settings.options, recover=recover
+        ) as backend:
             app = create_app(backend, _for_addresses(settings, listeners), control)
             async with open_site(
                 app, listeners, backend, control, limits=settings.limits, handle_signals=handle_signals

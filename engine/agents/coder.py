@@ -1,5 +1,6 @@
 """CoderAgent: the built-in agent. It loops a language model over the turn's tools until the model calls none."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import anyio.to_thread
@@ -25,11 +26,15 @@ IN_CIRCLES = "Stopped: the agent goes round in circles"
 class CoderAgent:
     """Answers prompts with a language model. Implements `engine.agents.protocol.Agent`.
 
-    `in_thread` reads files on a thread; not so in tests with a MockClock, which would jump beside it.
+    `in_thread` reads files on a thread; not so in tests with a MockClock, which would jump beside it. `context_paths`
+    says which files tell of a workspace beside those that are known by name.
     """
 
-    def __init__(self, models: Models, *, in_thread: bool = True) -> None:
+    def __init__(
+        self, models: Models, *, in_thread: bool = True, context_paths: Callable[[Path], Sequence[str]] = lambda _: ()
+    ) -> None:
         self._models = models
+        self._context_paths = context_paths
         self._in_thread = in_thread
 
     async def respond(self, turn: Turn) -> None:
@@ -75,7 +80,8 @@ class CoderAgent:
         )  # fmt: skip
 
     async def _context(self, root: Path) -> tuple[ContextFile, ...]:
+        more = self._context_paths(root)
         if self._in_thread:
-            return await anyio.to_thread.run_sync(read_context_files, root)
+            return await anyio.to_thread.run_sync(read_context_files, root, more)
         await trio.lowlevel.checkpoint()
-        return read_context_files(root)
+        return read_context_files(root, more)

@@ -1,6 +1,7 @@
 """Files in which people tell agents about their project; they go into the system prompt."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -28,12 +29,13 @@ class ContextFile(msgspec.Struct, frozen=True):
     text: str
 
 
-def read_context_files(root: Path) -> tuple[ContextFile, ...]:
-    """Those that are in the workspace. Blocking. One that cannot be read, or leads outside, is left out (R32)."""
+def read_context_files(root: Path, more: Sequence[str] = ()) -> tuple[ContextFile, ...]:
+    """Those that are in the workspace, and `more` of them by their paths there. Blocking. One that cannot be read, or
+    leads outside, is left out (R32)."""
     found: list[ContextFile] = []
     seen: set[str] = set()  # some projects link one name to another
     left = ALL_MAX
-    for name in NAMES:
+    for name in (*NAMES, *more):
         path = os.path.realpath(root / name)
         if path in seen or not Path(path).is_relative_to(root) or not os.path.isfile(path):
             continue

@@ -30,6 +30,7 @@ EXAMPLES: list[tuple[errors.CountermandError, int, str, str | None]] = [
     (errors.ClientRetired("c"), 409, "client_retired", "client_id"),
     (errors.ClientNotAttached("c"), 409, "client_not_attached", "client_id"),
     (errors.ConfigInvalid("model", "x"), 400, "invalid_config", "model"),
+    (errors.ConfigRefused("providers.x.api_key"), 403, "config_refused", "key"),
     (errors.ModelError("server", "Broken", "try later"), 502, "model_error", None),
     (errors.ToolProblem("no such file"), 400, "tool_problem", None),
     (errors.PermissionDenied(by_person=True), 403, "permission_denied", None),

@@ -28,7 +28,9 @@ async def open_embedded(data_dir: Path) -> AsyncIterator[str]:
     directory = Path(tempfile.mkdtemp(prefix="countermand-", dir="/tmp"))
     host = f"unix://{directory}/socket"
     config = load_config(data_dir, os.environ)
-    settings = ServerSettings(engine=config.engine_in(data_dir), models=config.models, hosts=(host,))
+    settings = ServerSettings(
+        engine=config.engine_in(data_dir), models=config.models, options=config.options, hosts=(host,)
+    )  # fmt: skip
     control = ServerControl()
     try:
         # What waits in other directories is for a server to take up: here it would be begun, and broken off at the end.

@@ -68,6 +68,7 @@ def command(
     settings = ServerSettings(
         engine=config.engine_in(data_dir.absolute(), drain_s=drain_s, idle_timeout_s=idle_timeout_s),
         models=config.models,
+        options=config.options,
         hosts=hosts,
         web=WebSettings(
             token_file=data_dir.absolute() / TOKENS,

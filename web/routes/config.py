@@ -1,10 +1,13 @@
 """Models and configuration: what a workspace works with."""
 
+from msgspec import UnsetType
+
 from engine.backend import Backend
 from engine.errors import NotFound
 from engine.models.catalog import OFFLINE
 from engine.models.protocol import ModelInfo
 from engine.models.sources import ProviderInfo
+from engine.options import Options, Tui
 from engine.workspace import Workspace
 from web.routes.call import EMPTY, Call, Nothing, Reply, json_reply
 from web.routes.table import RouteTable, W
@@ -98,11 +101,26 @@ def get_default_small_model(call: Call[wire.DefaultModelQuery, Nothing]) -> Repl
 def config_shape(backend: Backend, workspace: Workspace) -> wire.Config:
     """The configuration of a workspace, as much of it as leaves the server."""
     infos = {size: _info(backend, workspace.chosen_model(size)) for size in ("large", "small")}
-    data_dir = backend.settings.data_dir
+    preferred = workspace.preferences.in_force()
     return wire.Config(
         models={size: wire.selected_shape(info) for size, info in infos.items() if info is not None},
+        recent_models=preferred.recent_models,
         providers={each.id: _provider(each) for each in backend.models.providers()},
-        options=wire.Options(data_directory=str(data_dir) if data_dir else ""),
+        options=_options(preferred.options, workspace),
+        permissions=wire.Permissions(allowed_tools=tuple(sorted(workspace.settings.allowed_tools))),
+    )
+
+
+def _options(options: Options, workspace: Workspace) -> wire.Options:
+    settings = workspace.settings
+    return wire.Options(
+        tui=Tui() if isinstance(options.tui, UnsetType) else options.tui,
+        data_directory=str(settings.data_dir) if settings.data_dir else "",
+        disabled_tools=tuple(sorted(settings.disabled_tools)),
+        context_paths=options.context_paths,
+        initialize_as=options.initialize_as,
+        progress=options.progress,
+        notifications=options.notifications,
     )
 
 

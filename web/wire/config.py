@@ -1,11 +1,12 @@
 """Models and configuration as Crush's client reads them. No shape here has a place for a secret."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from engine.models.protocol import ModelInfo
+from engine.options import Recent, Tui
 
 ModelType = Literal["large", "small"]
 NAME_MAX = 300
@@ -57,24 +58,41 @@ class CatalogProvider(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     models: tuple[Model, ...] = ()
 
 
-class TuiOptions(msgspec.Struct, frozen=True):
-    """Nothing of the terminal's looks is the server's business; but Crush's client reads the object unasked."""
-
-
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """What Crush's client wants to know. No metrics are to be sent anywhere."""
+    """What a person likes, and what Crush's client wants to know beside it, which reads `tui` without looking whether
+    it is there. No metrics are to be sent anywhere."""
 
-    tui: TuiOptions = TuiOptions()
+    tui: Tui = Tui()
     data_directory: str = ""
     disable_metrics: bool = True
+    disabled_tools: tuple[str, ...] = ()
+    context_paths: tuple[str, ...] | UnsetType = UNSET
+    initialize_as: str | UnsetType = UNSET
+    progress: bool | UnsetType = UNSET
+    notifications: str | UnsetType = UNSET
+
+
+class Permissions(msgspec.Struct, frozen=True, kw_only=True):
+    """What needs no asking inside the workspace."""
+
+    allowed_tools: tuple[str, ...] = ()
+
+
+class NothingHere(msgspec.Struct, frozen=True):
+    """An object without a key."""
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
-    """The configuration in force. `providers` and `options` are always there: Crush's client needs both to live."""
+    """The configuration in force. `providers` and `options` are always there: Crush's client needs both to live. There
+    are no MCP and no LSP servers."""
 
     models: dict[str, SelectedModel]
+    recent_models: Recent
     providers: dict[str, Provider]
     options: Options
+    permissions: Permissions
+    mcp: NothingHere = NothingHere()
+    lsp: NothingHere = NothingHere()
 
 
 class GlobalConfig(msgspec.Struct, frozen=True):
@@ -94,6 +112,46 @@ class ConfigModel(msgspec.Struct, frozen=True, kw_only=True):
     model_type: ModelType
     model: WantedModel
     scope: Literal[0, 1] = 0
+
+
+Scope = Literal[0, 1]
+Key = Annotated[str, Meta(min_length=1, max_length=NAME_MAX)]
+
+
+class SetConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """The body of a setting; `key` is a path of names with dots; scope 0 is everywhere, 1 is this workspace."""
+
+    key: Key
+    value: Any
+    scope: Scope = 0
+
+
+class RemoveConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be forgotten."""
+
+    key: Key
+    scope: Scope = 0
+
+
+class CompactConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether the terminal is to be compact."""
+
+    enabled: bool = False
+    scope: Scope = 0
+
+
+class ProviderConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Which provider is meant. What else is sent, a key, is not looked at."""
+
+    provider_id: Key
+    scope: Scope = 0
+
+
+class ImportedToken(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of looking for a token of another program: nothing."""
+
+    token: None = None
+    success: bool = False
 
 
 class DefaultModelQuery(msgspec.Struct, frozen=True, kw_only=True):
