@@ -37,8 +37,9 @@ from engine.store.protocol import Store
 from engine.store.sqlite import open_sqlite_store
 from engine.tools.environment import command_environment
 from engine.tools.toolbox import Toolbox, Tools, chosen_toolbox
-from engine.workspace import Workspace, WorkspaceStatistics
+from engine.workspace import Workspace
 from engine.workspace_seams import WorkspaceSeams
+from engine.workspace_statistics import WorkspaceStatistics
 
 NO_OPTIONS = Options()
 RETIRED_MAX = 100_000  # client ids that are remembered after they said goodbye

@@ -56,7 +56,9 @@ class AttachmentInvalid(InvalidPrompt):
     """An attachment whose content is not what its type says (R03)."""
 
 
-type_of_thing = Literal["workspace", "session", "message", "run", "provider", "model", "client", "token"]
+type_of_thing = Literal[
+    "workspace", "session", "message", "run", "provider", "model", "client", "token", "lsp", "mcp", "skill"
+]  # fmt: skip
 
 
 class NotFound(CountermandError):

@@ -16,6 +16,7 @@ from engine.events.log import Pending
 from engine.events.run_cursor import RunCursor, find_run_cursor
 from engine.model_choice import Size
 from engine.preferences import WorkspacePreferences
+from engine.project import Project
 from engine.records.ids import ClientId, RunId
 from engine.records.run import Prompt, RunRecord, RunState
 from engine.runs.accept import Acceptor, AcceptSeams
@@ -31,10 +32,13 @@ from engine.runs.recovery import Recovery, RecoverySeams
 from engine.runs.run import UNDECIDED, Runner, RunSeams
 from engine.runs.title import give_title
 from engine.sessions import Sessions
+from engine.shell import Shell, ShellSeams
 from engine.store.protocol import EventRange
+from engine.tools.jobs import Jobs, open_jobs
 from engine.tools.toolbox import OpenTools, ToolSeams, tool_seams
 from engine.workspace_config import NOTHING, WorkspaceConfig, read_workspace_config
 from engine.workspace_seams import WorkspaceSeams
+from engine.workspace_statistics import WorkspaceStatistics
 
 DELETE_TRIES = 3
 
@@ -43,21 +47,12 @@ Args = TypeVarTuple("Args")
 logger = structlog.get_logger(__name__)
 
 
-class WorkspaceStatistics(msgspec.Struct, frozen=True):
-    """How many runs are where, and who watches."""
-
-    active: int
-    waiting: int
-    clients: int
-    feeds: int
-
-
 class Workspace:
     """Accepts, cancels and answers for the runs of one directory. Made, and ended, by `open_workspace`."""
 
     def __init__(
         self, seams: WorkspaceSeams, nursery: trio.Nursery, desk: ToolSeams, opened: OpenTools, *,
-        config: WorkspaceConfig, latest_seq: int,
+        config: WorkspaceConfig, jobs: Jobs, latest_seq: int,
     ) -> None:  # fmt: skip
         self.id = seams.id
         self.path = seams.path
@@ -78,6 +73,9 @@ class Workspace:
         self._feeds = 0
         self._is_closed = False
         self.files, self.permissions, self.questions = desk.files, desk.permissions, desk.questions
+        self.project = Project(
+            self.preferences, seams.store, seams.log, seams.id, now_us, root=seams.root, disk=desk.files.disk
+        )
         self._outlet = MessageOutlet(seams.log, seams.id, now_us, self.flusher.mark)
         self._runner = Runner(
             RunSeams(
@@ -99,6 +97,13 @@ class Workspace:
         self._canceler = Canceler(
             self.lanes, seams.log, seams.id, now_us=now_us,
             settle_orphan=lambda run: self.start(self._runner.settle_orphan, run),
+        )  # fmt: skip
+        self.shell = Shell(
+            ShellSeams(
+                workspace_id=seams.id, root=seams.root, environment=seams.environment, jobs=jobs, log=seams.log,
+                sessions=self.sessions, lanes=self.lanes, now_us=now_us, check_open=self._acceptor.check_open,
+                latest_seq=lambda: self._acceptor.latest_seq,
+            )
         )  # fmt: skip
         self._closing = Closing(self.lanes, self._canceler, bound_s=2 * settings.settle_s + settings.unwind_s)
 
@@ -311,8 +316,10 @@ async def open_workspace(seams: WorkspaceSeams) -> AsyncIterator[Workspace]:
             now_us=seams.clock.now_us, environment=seams.environment,
         )  # fmt: skip
         # The tools outlive the runs: they are still usable while these unwind.
-        async with seams.toolbox(desk) as opened, trio.open_nursery() as nursery:
-            workspace = Workspace(seams, nursery, desk, opened, config=config, latest_seq=latest_seq)
+        async with (
+            open_jobs(seams.clock.now_us) as jobs, seams.toolbox(desk) as opened, trio.open_nursery() as nursery
+        ):  # fmt: skip
+            workspace = Workspace(seams, nursery, desk, opened, config=config, jobs=jobs, latest_seq=latest_seq)
             if seams.problem is not None:
                 workspace.refuse(WorkspaceUnavailable(seams.id, seams.problem))
                 workspace.lanes.hold()

@@ -25,6 +25,7 @@ _PATH_PARAMETERS = {
     "sid": "The id of a session.",
     "rid": "The id of a run.",
     "client_id": "The id of a client: a UUID.",
+    "name": "The name of a language server.",
 }
 _MISTAKE = "Refused; `type` is a stable word, `field` names what is to blame, where something is."
 

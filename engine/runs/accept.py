@@ -56,6 +56,11 @@ class Acceptor:
         self._seq = latest_seq
         self._refusing: CountermandError | None = None
 
+    @property
+    def latest_seq(self) -> int:
+        """The accept number that was given last."""
+        return self._seq
+
     def refuse(self, error: CountermandError) -> None:
         """Accept nothing from now on (R04). The first reason wins."""
         self._refusing = self._refusing or error

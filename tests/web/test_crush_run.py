@@ -268,3 +268,77 @@ async def test_a_server_is_told_to_leave_only_when_nothing_is_open(
         await api.client.delete(api.w)
         idle = await api.client.post("/v1/control", {"command": command}, headers={"Content-Type": "text/plain"})
         assert (idle.status, api.control.is_shutdown_requested) == (200, True)
+
+
+async def test_crushs_terminal_gets_an_answer_to_everything_it_asks_at_its_start(
+    tmp_path: Path, autojump_clock: object
+) -> None:
+    async with open_api(tmp_path) as api:
+        crush = CrushRun(api.app)
+        await crush.start(str(tmp_path), [])
+        sid = crush.session_id
+        await crush.ok("POST", f"{crush.w}/agent/init", {"interactive": True})
+        assert await crush.ok("GET", f"{crush.w}/permissions/skip") == {"skip": False}
+        assert await crush.ok("GET", f"{crush.w}/project/needs-init") == {"needs_init": True}
+        async with crush.http.stream("GET", f"{crush.w}/events?client_id={CLIENT}"):
+            assert await crush.ok("POST", f"{crush.w}/current-session?client_id={CLIENT}", {"session_id": sid}) is None
+        for path, empty in [
+            ("skills", []),
+            ("messages/user", []),
+            ("lsps", {}),
+            ("mcp/states", {}),
+            ("mcp/prompts", []),
+            ("mcp/pending-auth", []),
+            (f"sessions/{sid}/messages", []),
+            (f"sessions/{sid}/messages/user", []),
+            (f"sessions/{sid}/history", []),
+            (f"sessions/{sid}/filetracker/files", []),
+            (f"agent/sessions/{sid}/prompts/list", []),
+        ]:
+            assert await crush.ok("GET", f"{crush.w}/{path}") == empty, path
+        assert (await crush.ok("GET", f"{crush.w}/agent/sessions/{sid}"))["is_busy"] is False
+        for path in ("lsps/stop", "lsps/start", "project/init", f"agent/sessions/{sid}/prompts/clear"):
+            await crush.ok("POST", f"{crush.w}/{path}", {"path": "a.py"})
+
+
+async def test_a_project_is_to_be_described_until_a_file_does_or_the_person_was_asked(
+    tmp_path: Path, autojump_clock: object
+) -> None:
+    async with open_api(tmp_path) as api:
+
+        async def needs_init() -> bool:
+            needed: bool = (await api.client.get(f"{api.w}/project/needs-init")).json()["needs_init"]
+            return needed
+
+        assert await needs_init()
+        await api.client.post(f"{api.w}/config/set", {"key": "options.initialize_as", "value": "RULES.md", "scope": 1})
+        prompt = (await api.client.get(f"{api.w}/project/init-prompt")).json()["prompt"]
+        assert "`RULES.md`" in prompt
+        await trio.Path(tmp_path / "RULES.md").write_text("Use tabs.")
+        assert not await needs_init()
+        await trio.Path(tmp_path / "RULES.md").unlink()
+        assert await needs_init()
+        await api.client.post(f"{api.w}/project/init")
+        assert not await needs_init()
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "type"),
+    [
+        ("GET", "lsps/gopls/diagnostics", None, "lsp_not_found"),
+        ("POST", "skills/read", {"skill_id": "pdf"}, "skill_not_found"),
+        ("GET", "mcp/auth-url?name=x", None, "mcp_not_found"),
+        ("POST", "mcp/auth", {"name": "x"}, "mcp_not_found"),
+        ("POST", "mcp/refresh-tools", {"name": "x"}, "mcp_not_found"),
+        ("POST", "mcp/refresh-prompts", {"name": "x"}, "mcp_not_found"),
+        ("POST", "mcp/refresh-resources", {"name": "x"}, "mcp_not_found"),
+        ("POST", "mcp/read-resource", {"name": "x", "uri": "a://b"}, "mcp_not_found"),
+        ("POST", "mcp/get-prompt", {"client_id": "x", "prompt_id": "y", "args": {}}, "mcp_not_found"),
+    ],
+)
+async def test_what_there_is_none_of_is_not_found_by_any_name(
+    method: str, path: str, body: Any, type: str, tmp_path: Path, autojump_clock: object
+) -> None:
+    async with open_api(tmp_path) as api:
+        answer = await api.client.request(method, f"{api.w}/{path}", json=body)
+        assert (answer.status, answer.json()["type"]) == (404, type)
