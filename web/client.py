@@ -31,6 +31,7 @@ from web.client_patience import until_answered
 from web.client_run import RunReader
 from web.wire.events import RunComplete
 from web.wire.messages import Message, TextPart
+from web.wire.requests import QuestionResponse, Resolved
 from web.wire.runs import AcceptedPrompt, CanceledRun, CanceledRuns, Run, RunList
 from web.wire.sessions import Session
 from web.wire.workspaces import Version, Workspace
@@ -107,6 +108,18 @@ class CountermandClient:
         once instead of waiting."""
         body = {"interactive": is_interactive}
         await self._call("POST", _path("/v1/workspaces/{}/agent/init", workspace_id), _Empty, body=body)
+
+    async def answer_permission(self, workspace_id: str, request_id: str, action: str) -> bool:
+        """`allow`, `allow_session` or `deny` what a tool asks for; whether this answer decided."""
+        body = {"permission": {"id": request_id}, "action": action}
+        path = _path("/v1/workspaces/{}/permissions/grant", workspace_id)
+        return (await self._call("POST", path, Resolved, body=body)).resolved
+
+    async def answer_questions(self, workspace_id: str, batch_id: str, answers: list[QuestionResponse] | None) -> bool:
+        """Answer questions, or None: do not; whether this decided."""
+        body = {"batch_request_id": batch_id} | ({} if answers is None else {"responses": answers})
+        path = _path(f"/v1/workspaces/{{}}/questions/{'cancel' if answers is None else 'answer'}", workspace_id)
+        return (await self._call("POST", path, Resolved, body=body)).resolved
 
     async def retire(self, client_id: str) -> None:
         """Say goodbye: the client's claims end, and its id cannot come back."""

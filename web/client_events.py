@@ -11,13 +11,17 @@ from web.client_errors import NotUnderstood, ServerProblem, ServerUnreachable, p
 from web.client_patience import GIVE_UP_S, is_away, pause_s
 from web.wire.events import AgentEvent, ConfigChanged, MessageDelta, Reset, RunComplete
 from web.wire.messages import Message
+from web.wire.requests import PermissionRequest, QuestionBatch
 from web.wire.runs import Run
 from web.wire.sessions import Session
 
 SILENCE_S = 45.0  # a server says something every 15 s, if only a blank line; one that does not is gone
 EVENT_BYTES_MAX = 64 << 20  # what one event may hold: a whole message, at most
 
-Payload = Message | Session | Run | RunComplete | AgentEvent | ConfigChanged | MessageDelta | Reset | msgspec.Raw
+Payload = (
+    Message | Session | Run | RunComplete | AgentEvent | ConfigChanged | MessageDelta | Reset | PermissionRequest
+    | QuestionBatch | msgspec.Raw
+)  # fmt: skip
 
 _DECODERS: dict[str, msgspec.json.Decoder[Payload]] = {
     "message": msgspec.json.Decoder(Message),
@@ -28,6 +32,8 @@ _DECODERS: dict[str, msgspec.json.Decoder[Payload]] = {
     "config_changed": msgspec.json.Decoder(ConfigChanged),
     "message_delta": msgspec.json.Decoder(MessageDelta),
     "reset": msgspec.json.Decoder(Reset),
+    "permission_request": msgspec.json.Decoder(PermissionRequest),
+    "question_batch_request": msgspec.json.Decoder(QuestionBatch),
 }
 
 

@@ -46,6 +46,7 @@ class RunReader(AsyncIterator[TextPiece]):
         self._pieces: list[TextPiece] = []
         self._event: ClientEvent | None = None  # the one that is being taken: what it needs may have to be read
         self._result: RunResult | None = None
+        self.on_event: Callable[[ClientEvent], Awaitable[None]] | None = None  # awaited with each, before the next
 
     @property
     def is_over(self) -> bool:
@@ -76,6 +77,8 @@ class RunReader(AsyncIterator[TextPiece]):
         if self._event is None:
             self._event = await anext(self._events)
         event = self._event
+        if self.on_event is not None:
+            await self.on_event(event)
         match event.payload:
             case Reset():
                 # Some of its events are not in the log any more: what they said is in its messages.

@@ -19,6 +19,7 @@ from engine.records.run import IfBusy, RunState
 from web.client import CountermandClient, open_client
 from web.client_errors import ClientError, ServerProblem
 from web.client_run import RunResult
+from web.commands.asking import Asker, AskRules, StdinTerminal
 from web.commands.exits import CANCELED, COMPLETED, FAILED
 from web.commands.interrupts import Interrupts, catch_interrupts
 from web.commands.options import (
@@ -50,6 +51,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     model: str | None
     timeout_s: float | None
     if_busy: IfBusy
+    rules: AskRules
 
 
 @click.command(short_help="Answer one prompt and print the answer as it comes.", epilog=EPILOG)
@@ -67,6 +69,11 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
               help="Give the run up after this long.")  # fmt: skip
 @click.option("--if-busy", type=click.Choice([each.value for each in IfBusy]), default=IfBusy.ENQUEUE.value,
               show_default=True, help="What to do while the session has another run.")  # fmt: skip
+@click.option("--allow", "allowed", multiple=True, metavar="TOOL[:ACTION]",
+              help="Allow this tool in the directory without asking. May be repeated.")  # fmt: skip
+@click.option("--yolo", "allow_all", is_flag=True, help="Allow everything without asking, outside the directory too.")
+@click.option("--ask/--no-ask", "asks", default=None,
+              help="Ask what the run asks on the terminal.  [default: if there is one]")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print events as JSON, one a line; the last line is the result.")
 @click.option("--quiet", "-q", "is_quiet", is_flag=True, help="Say nothing but the answer, and what went wrong.")
 def command(
@@ -81,6 +88,9 @@ def command(
     model: str | None,
     timeout_s: float | None,
     if_busy: str,
+    allowed: tuple[str, ...],
+    allow_all: bool,
+    asks: bool | None,
     as_json: bool,
     is_quiet: bool,
 ) -> int:
@@ -88,6 +98,9 @@ def command(
 
     What is piped in is added to the prompt; a PROMPT of `-` is read from stdin alone. Without --host the engine runs
     inside this command, on the same data that a server would use.
+
+    What a tool needs a permission for is asked on the terminal, and so are the agent's questions; without one, and
+    with --no-ask, the agent is told that nobody is there. With --allow and no terminal, everything else is denied.
 
     Ctrl-C cancels the run and waits until it has ended; a second one leaves at once.
     """
@@ -104,9 +117,18 @@ def command(
         model=model,
         timeout_s=timeout_s,
         if_busy=IfBusy(if_busy),
+        rules=AskRules(root=cwd, allowed=frozenset(allowed), allow_all=allow_all, asks_terminal=_asks_terminal(asks)),
     )
     output = JsonOutput() if as_json else PlainOutput(is_quiet=is_quiet)
     return trio.run(_run, request, output)
+
+
+def _asks_terminal(asks: bool | None) -> bool:
+    """Whether there is a terminal to ask on that is to be used. Raises UsageError if it must be, and is not there."""
+    has_one = sys.stdin.isatty() and sys.stderr.isatty()
+    if asks and not has_one:
+        raise click.UsageError("--ask needs a terminal on stdin and stderr.")
+    return has_one if asks is None else asks
 
 
 def read_prompt(words: tuple[str, ...]) -> str:
@@ -167,7 +189,7 @@ async def _ask(client: CountermandClient, request: Request, output: RunOutput, i
         return CANCELED
     try:
         with interrupts.asked():
-            await client.attend(workspace.id, is_interactive=False)  # what a tool asks, it could not show
+            await client.attend(workspace.id, is_interactive=request.rules.is_interactive)
             session_id = await _session(client, workspace.id, request)
         if not interrupts.count:
             result = await _follow(client, request, output, interrupts, (workspace.id, session_id, client_id))
@@ -221,8 +243,12 @@ async def _follow(
             await client.cancel_run(workspace_id, run_id)
         return None
     async with client.open_run(workspace_id, run_id, client_id=client_id) as run:
+        if request.rules.is_interactive:
+            terminal = StdinTerminal(output.make_room)
+            run.on_event = Asker(client, workspace_id, request.rules, terminal).see
         with interrupts.asked():
             await output.follow(run)
+        run.on_event = None  # nobody is asked on behalf of a run that is being canceled
         if not run.is_over:
             output.note("canceling the run; once more to leave at once …")
             await client.cancel_run(workspace_id, run_id)

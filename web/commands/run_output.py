@@ -25,6 +25,10 @@ class RunOutput(Protocol):
         """Say something about the run."""
         ...
 
+    def make_room(self) -> None:
+        """Something else is about to be shown on stderr."""
+        ...
+
     async def follow(self, run: RunReader) -> None:
         """Show the run until it has ended. Canceled, it can be called again, and goes on."""
         ...
@@ -42,6 +46,12 @@ class PlainOutput:
         self._is_terminal = sys.stdout.isatty()
         self._last: TextPiece | None = None
         self._ends_line = True
+        self._waiting = ExitStack()
+
+    def make_room(self) -> None:
+        """End the line, and what moves on it."""
+        self._waiting.close()
+        self._end_line()
 
     def note(self, text: str) -> None:
         """Say something about the run."""
@@ -51,11 +61,11 @@ class PlainOutput:
 
     async def follow(self, run: RunReader) -> None:
         """Show words until there are no more."""
-        with ExitStack() as waiting:
+        with self._waiting:
             if sys.stderr.isatty() and not self._is_quiet and self._last is None:
-                waiting.enter_context(Console(stderr=True).status("waiting for the answer …"))
+                self._waiting.enter_context(Console(stderr=True).status("waiting for the answer …"))
             async for piece in run:
-                waiting.close()
+                self._waiting.close()
                 await self._show(piece)
 
     def finish(self, result: RunResult) -> None:
@@ -89,6 +99,9 @@ class PlainOutput:
 
 class JsonOutput:
     """Every event of the run as the server sent it, a line each; the last line is the result."""
+
+    def make_room(self) -> None:
+        """Nothing is ever left standing on the last line."""
 
     def note(self, text: str) -> None:
         """Nothing but errors is said beside JSON."""

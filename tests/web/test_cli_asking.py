@@ -1,0 +1,197 @@
+"""`countermand run` on a terminal answers for the person who sits there; without one it stays as it is."""
+
+import os
+import pty
+import select
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from engine.records.question import Choice, Question
+from tests.doubles.coder import script
+from tests.doubles.live_server import COMMAND, clean_environ
+from web.client_events import ClientEvent
+from web.commands.asking import Asker, AskRules, read_answer, shown_question, shown_request
+from web.wire.requests import PermissionRequest, QuestionBatch, QuestionResponse
+
+ROOT = Path("/home/ann/project")
+
+
+class Person:
+    """Sits at a terminal and has the answers ready; then leaves."""
+
+    def __init__(self, *lines: str) -> None:
+        self.lines = list(lines)
+        self.shown = ""
+
+    async def ask(self, text: str) -> str | None:
+        await trio.lowlevel.checkpoint()
+        self.shown += text
+        return self.lines.pop(0) if self.lines else None
+
+
+class Answers:
+    """In the place of a client: keeps what is answered."""
+
+    def __init__(self) -> None:
+        self.given: list[Any] = []
+
+    async def answer_permission(self, workspace_id: str, request_id: str, action: str) -> bool:
+        await trio.lowlevel.checkpoint()
+        self.given.append(action)
+        return True
+
+    async def answer_questions(self, workspace_id: str, batch_id: str, answers: Any) -> bool:
+        await trio.lowlevel.checkpoint()
+        self.given.append(answers)
+        return True
+
+
+def permission(tool: str = "bash", action: str = "execute", path: str = str(ROOT), **params: Any) -> PermissionRequest:
+    return PermissionRequest(
+        id="p", session_id="s", tool_call_id="c", tool_name=tool, description="", action=action, path=path,
+        params=params, run_id="r",
+    )  # fmt: skip
+
+
+def questions(*asked: Question) -> QuestionBatch:
+    return QuestionBatch(id="q", session_id="s", tool_call_id="c", questions=asked, run_id="r")
+
+
+async def answers_to(payload: Any, person: Person | None, **rules: Any) -> list[Any]:
+    """What is answered to one event."""
+    answers: Any = Answers()
+    asker = Asker(answers, "w", AskRules(root=ROOT, asks_terminal=person is not None, **rules), person)
+    await asker.see(ClientEvent("any", "created", payload, 1, b""))
+    given: list[Any] = answers.given
+    return given
+
+
+@pytest.mark.parametrize(
+    ("lines", "action"),
+    [(["y"], "allow"), (["S"], "allow_session"), (["no"], "deny"), (["what?", "", "yes"], "allow"), ([], "deny")],
+)
+async def test_a_permission_is_what_the_person_says(lines: list[str], action: str) -> None:
+    assert await answers_to(permission(), Person(*lines)) == [action]
+
+
+@pytest.mark.parametrize(
+    ("rules", "request_", "action"),
+    [
+        ({"allowed": frozenset({"bash"})}, permission(), "allow"),
+        ({"allowed": frozenset({"bash:execute"})}, permission(), "allow"),
+        ({"allowed": frozenset({"bash"})}, permission(path="/etc"), "deny"),
+        ({"allowed": frozenset({"bash"})}, permission(path=f"{ROOT}/../other"), "deny"),
+        ({"allowed": frozenset({"edit"})}, permission(), "deny"),
+        ({"allow_all": True}, permission(path="/etc"), "allow"),
+    ],
+)
+async def test_r32_what_was_allowed_beforehand_is_allowed_in_the_directory_and_the_rest_is_not(
+    rules: dict[str, Any], request_: PermissionRequest, action: str
+) -> None:
+    assert await answers_to(request_, None, **rules) == [action]
+
+
+async def test_an_event_that_asks_nothing_is_answered_nothing() -> None:
+    assert await answers_to(None, Person("y")) == []
+
+
+def test_a_request_is_shown_whole_and_cannot_move_the_cursor() -> None:
+    shown = shown_request(permission(command="rm a\x1b[2K\rls\n\u202erm b", description="harmless"))
+    assert "bash wants to execute in /home/ann/project" in shown
+    assert "rm a[2Kls\n    rm b" in shown
+    assert "\x1b" not in shown
+    assert "characters more]" in shown_request(permission(command="x" * 5000))
+
+
+CHOICES = (Choice("pg", "Postgres"), Choice("lite", "SQLite", "small"))
+
+
+@pytest.mark.parametrize(
+    ("type", "line", "response"),
+    [
+        ("yes_no", "y", {"yes": True}),
+        ("yes_no", "no", {"yes": False}),
+        ("yes_no", "s", None),
+        ("yes_no", "maybe", None),
+        ("free_text", "as you like", {"fill_in_text": "as you like"}),
+        ("single_choice", "2", {"selected_ids": ("lite",)}),
+        ("single_choice", "1 2", None),
+        ("single_choice", "3", None),
+        ("single_choice", "0", None),
+        ("single_choice", "neither", {"fill_in_text": "neither"}),
+        ("multi_choice", "2, 1", {"selected_ids": ("lite", "pg")}),
+    ],
+)
+def test_a_line_is_read_as_the_question_wants_it(type: Any, line: str, response: dict[str, Any] | None) -> None:
+    question = Question(id="1", type=type, question="Which?", choices=CHOICES)
+    assert read_answer(question, line) == (response and QuestionResponse(request_id="1", **response))
+    assert "Which?" in shown_question(question)
+
+
+async def test_questions_are_answered_together_or_not_at_all() -> None:
+    asked = questions(
+        Question(id="1", type="yes_no", question="Sure?"), Question(id="2", type="free_text", question="Why?")
+    )
+    person = Person("perhaps", "y", "because")
+    [responses] = await answers_to(asked, person)
+    assert [(each.request_id, each.yes, each.fill_in_text) for each in responses] == [
+        ("1", True, ""),
+        ("2", None, "because"),
+    ]
+    assert "That is no answer to it" in person.shown
+    assert await answers_to(asked, Person("y", "")) == [None]
+    assert await answers_to(asked, None, allow_all=True) == [None]
+
+
+EDIT = {"file_path": "a.txt", "old_string": "hello", "new_string": "bye"}
+PROMPT = script(
+    [{"tool": "view", "input": {"file_path": "a.txt"}}], [{"tool": "edit", "input": EDIT}], [{"text": "done"}]
+)
+
+
+def run_on_terminal(project: Path, data: Path, answer: str, *arguments: str) -> tuple[int, str]:
+    """Call the command on a terminal, and answer once it asks; its exit code, and what the terminal shows."""
+    ours, theirs = pty.openpty()
+    environ = clean_environ(COUNTERMAND_MODEL="offline/script", COUNTERMAND_DATA_DIR=str(data), TERM="dumb")
+    process = subprocess.Popen(
+        [str(COMMAND), "run", "--quiet", "--cwd", str(project), *arguments, PROMPT],
+        stdin=theirs, stdout=subprocess.DEVNULL, stderr=theirs, env=environ,
+    )  # fmt: skip
+    os.close(theirs)
+    shown = b""
+    try:
+        while select.select([ours], [], [], 60)[0] and (data_ := os.read(ours, 4096)):
+            shown += data_
+            if shown.endswith(b"n: "):
+                os.write(ours, answer.encode())
+    except OSError:  # Linux: the other side is closed
+        pass
+    finally:
+        os.close(ours)
+    try:
+        return process.wait(60), shown.decode()
+    finally:
+        process.kill()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="a terminal of one's own")
+@pytest.mark.parametrize(
+    ("answer", "arguments", "text"),
+    [("y\n", (), "bye"), ("n\n", (), "hello"), ("", ("--no-ask",), "hello"), ("", ("--allow", "edit:write"), "bye")],
+    ids=["yes", "no", "not asked", "allowed"],
+)
+def test_r31_a_person_at_the_terminal_is_asked(
+    answer: str, arguments: tuple[str, ...], text: str, tmp_path: Path
+) -> None:
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project" / "a.txt").write_text("hello")
+    code, shown = run_on_terminal(tmp_path / "project", tmp_path / "data", answer, *arguments)
+    assert code == 0, shown
+    assert (tmp_path / "project" / "a.txt").read_text() == text
+    assert ("edit wants to write" in shown) is bool(answer)
