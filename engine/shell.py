@@ -62,11 +62,12 @@ class Shell:
     async def run(self, session_id: str, command: str, *, columns: int = 0) -> ShellResult:
         """Run a command, and return when it has ended and its message is stored.
 
-        Canceled, it leaves no process, and the message is on its way into the store. Raises NotFound, ToolProblem if
-        the command cannot be started, what prompts are refused with, and StoreError: then it ran, and is not kept.
+        Canceled, it leaves no process, and the message is on its way into the store. Raises NotFound, ChildSession,
+        ToolProblem if the command cannot be started, what prompts are refused with, and StoreError: then it ran, and is
+        not kept.
         """
         seams = self._seams
-        session = await seams.sessions.get(session_id)
+        session = await seams.sessions.get_own(session_id)
         environment = {**seams.environment, **({"COLUMNS": str(columns)} if columns else {})}
         seams.check_open()  # with nothing awaited until the job has its place
         job = await seams.jobs.start(
