@@ -10,9 +10,10 @@ from pathlib import Path
 
 import trio
 
-from tests.crash.case import Case, Size, plan
+from tests.crash.case import Case, Size
 from tests.crash.forks import Forks, open_forks, start_fork_server
 from tests.crash.ledger import Violation, leaves
+from tests.crash.plans import plan
 from tests.crash.tally import Tally
 
 
@@ -29,7 +30,7 @@ class Campaign:
     async def work(self, forks: Forks) -> None:
         """One case after another."""
         await trio.lowlevel.checkpoint()
-        while self.tally.kills.total() < self._kills and not (self._is_impatient and self.tally.violations):
+        while self.tally.loaded < self._kills and not (self._is_impatient and self.tally.violations):
             await self._case(next(self._seeds), forks)
 
     async def _case(self, seed: int, forks: Forks) -> None:
@@ -48,7 +49,7 @@ class Campaign:
         else:
             shutil.rmtree(directory)
         self.tally.add(case.tally)
-        print(f"seed {seed}: {' '.join(deaths)}; {self.tally.kills.total()} of {self._kills} kills", flush=True)
+        print(f"seed {seed}: {' '.join(deaths)}; {self.tally.loaded} of {self._kills} kills", flush=True)
 
 
 async def run(options: argparse.Namespace) -> int:
@@ -71,7 +72,7 @@ async def work(campaign: Campaign) -> None:
 def main() -> int:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m tests.crash", description=__doc__)
-    parser.add_argument("--kills", type=int, default=500, help="how many, at least")
+    parser.add_argument("--kills", type=int, default=500, help="with 50 runs in flight or more, at least")
     parser.add_argument("--seed", type=int, default=1, help="of the first case; each has the next")
     parser.add_argument(
         "--in-flight", type=int, default=60, help="runs to be accepted and unfinished before a server dies"

@@ -13,6 +13,10 @@ from engine.store.open import DATABASE
 from engine.store.protocol import Store
 from engine.store.sqlite import open_sqlite_store
 from tests.crash.ledger import Ledger, Violation
+from tests.crash.scripts import FAILURE
+from tests.crash.traces import StoredRequest, read_requests
+
+PAGE = 500  # runs whose messages are read together
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -21,6 +25,7 @@ class Found(msgspec.Struct, frozen=True):
     runs: Mapping[RunId, RunRecord]
     messages: Mapping[RunId, list[Message]]
     latest: int  # the number of the last event
+    requests: Mapping[str, StoredRequest]
 
     @property
     def unfinished(self) -> int:
@@ -32,7 +37,7 @@ async def examine(data_dir: Path, scratch: Path, workspace_id: WorkspaceId) -> F
     """Look into a copy of the store: opening it would do what the next server has to do."""
     copy_database(data_dir, scratch)
     async with open_sqlite_store(scratch, inline=True) as store:
-        return await look(store, workspace_id)
+        return await look(store, workspace_id, read_requests(scratch))
 
 
 def copy_database(data_dir: Path, scratch: Path) -> None:
@@ -44,11 +49,14 @@ def copy_database(data_dir: Path, scratch: Path) -> None:
             shutil.copyfile(data_dir / name, scratch / name)
 
 
-async def look(store: Store, workspace_id: WorkspaceId) -> Found:
+async def look(store: Store, workspace_id: WorkspaceId, requests: Mapping[str, StoredRequest]) -> Found:
     """What is in a store."""
     runs = {run.id: run for run in await store.runs(workspace_id, limit=1_000_000)}
-    messages = {run_id: await store.run_messages(workspace_id, run_id) for run_id in runs}
-    return Found(runs, messages, (await store.event_range(workspace_id)).latest)
+    messages: dict[RunId, list[Message]] = {run_id: [] for run_id in runs}
+    ids = list(runs)
+    for at in range(0, len(ids), PAGE):
+        messages |= await store.messages_of_runs(workspace_id, ids[at : at + PAGE])
+    return Found(runs, messages, (await store.event_range(workspace_id)).latest, requests)
 
 
 def check_told(found: Found, ledger: Ledger) -> None:
@@ -76,30 +84,45 @@ def check_prompts(found: Found, ledger: Ledger) -> None:
         raise Violation(f"prompts and runs do not match: {len(texts)} runs, {len(expected)} prompts; {extra[:3]} (R06)")
 
 
-def check_taken_up(before: Found, after: Found, *, is_last: bool, max_attempts: int) -> None:
-    """What became of each run that a crash found unfinished; `is_last` if there was no other crash since (R25)."""
+def check_failures(found: Found) -> None:
+    """A run fails if it was told to, and only then: not of a crash, and not of a fault of ours."""
+    for run in found.runs.values():
+        if run.state is RunState.FAILED and not (run.error and run.error.title == FAILURE):
+            raise Violation(f"run {run.id} has failed: {run}")
+
+
+def check_taken_up(before: Found, after: Found, *, is_at_rest: bool, max_attempts: int) -> None:
+    """What became of each run that a crash found unfinished, as the next crash found it, or after the last server has
+    ended everything: then it is at rest (R25)."""
     for run_id, run in before.runs.items():
         now, old, new = after.runs[run_id], before.messages[run_id], after.messages[run_id]
         if run.state.is_terminal:
             if (now, new) != (run, old):
                 raise Violation(f"run {run_id} had ended, and changed: {run} became {now} (R18)")
             continue
-        is_again = begins_again(run, before, max_attempts)
-        if run.cancel_requested_at_us is not None:
-            wanted = {RunState.CANCELED}
-        elif run.state is RunState.ACTIVE and not is_again:
-            wanted = {RunState.INTERRUPTED}
-        elif is_last and not was_canceled_since(now, before):
-            wanted = {RunState.COMPLETED, RunState.FAILED}
-        else:
-            wanted = set(RunState)
-        if now.state not in wanted:
-            raise Violation(f"run {run_id} was {run.state} at the crash, and is {now}; not {sorted(wanted)} (R25)")
-        if now.state is RunState.INTERRUPTED and not (now.error and now.error.details):
-            raise Violation(f"run {run_id} was interrupted without an explanation (R25)")
+        if now.state.is_terminal or is_at_rest:
+            check_ending(run, before, now, max_attempts=max_attempts)
         if run.steered_into is None:
-            check_attempts(run, now, is_again=is_again)
+            if now.state.is_terminal:
+                check_attempts(run, now, is_again=begins_again(run, before, max_attempts))
             check_kept(run, old, new)
+
+
+def check_ending(run: RunRecord, before: Found, now: RunRecord, *, max_attempts: int) -> None:
+    """It has ended as it had to (R25)."""
+    is_begun = run.state is RunState.ACTIVE and not begins_again(run, before, max_attempts)
+    if run.cancel_requested_at_us is not None:
+        wanted = {RunState.CANCELED}
+    elif is_begun:
+        wanted = {RunState.INTERRUPTED}
+    elif was_canceled_since(now, before):
+        wanted = {RunState.COMPLETED, RunState.FAILED, RunState.CANCELED}
+    else:
+        wanted = {RunState.COMPLETED, RunState.FAILED}
+    if now.state not in wanted:
+        raise Violation(f"run {run.id} was {run.state} at the crash, and is {now}; not {sorted(wanted)} (R25)")
+    if now.state is RunState.INTERRUPTED and not (now.error and now.error.details):
+        raise Violation(f"run {run.id} was interrupted without an explanation (R25)")
 
 
 def begins_again(run: RunRecord, crash: Found, max_attempts: int) -> bool:
@@ -112,7 +135,8 @@ def begins_again(run: RunRecord, crash: Found, max_attempts: int) -> bool:
 
 
 def was_canceled_since(run: RunRecord, crash: Found) -> bool:
-    """Whether another prompt interrupted it, that was sent after the crash, or sent again."""
+    """Whether a client canceled it after the crash, or a prompt interrupted it that was sent after the crash, or sent
+    again."""
     interrupted_by = (run.cancel_reason or "").removeprefix("interrupted by run ")
     return run.cancel_requested_at_us is not None and interrupted_by not in crash.runs
 

@@ -29,6 +29,7 @@ class Sent:
     run_id: str = ""  # known when it was answered with 202
     seq: int = 0
     refused: int = 0  # the status that it was refused with
+    times: int = 0  # that it was sent
 
     @property
     def is_open(self) -> bool:
@@ -43,8 +44,10 @@ class Ledger:
     sent: dict[str, Sent] = field(default_factory=dict)  # by text
     acknowledged: dict[str, Sent] = field(default_factory=dict)  # by run id
     named: set[str] = field(default_factory=set)  # runs that the answer of a cancel named
+    decided: dict[str, str] = field(default_factory=dict)  # requests that an answer was told to have decided, and how
     events: dict[int, bytes] = field(default_factory=dict)  # durable ones that a reader has seen
     ended: dict[str, str] = field(default_factory=dict)  # runs whose end was seen, and how
+    on_end: Callable[[Sent, str], None] = lambda *_: None  # told of each end that is seen, once: the prompt, the state
 
     _changed: trio.Event = field(default_factory=trio.Event)
 
@@ -63,6 +66,10 @@ class Ledger:
     def in_flight(self) -> int:
         """Runs that were accepted, and whose end was not seen."""
         return len(self.acknowledged) - len(self.acknowledged.keys() & self.ended.keys())
+
+    def runs_in_flight(self) -> list[str]:
+        """Their ids."""
+        return [run_id for run_id in self.acknowledged if run_id not in self.ended]
 
     def open_prompts(self) -> list[Sent]:
         """Those that were not answered."""
@@ -84,6 +91,12 @@ class Ledger:
             raise Violation(f"{sent.text}: accepted at first, and now {status} (R06)")
         sent.refused = status
 
+    def decides(self, request_id: str, decision: str) -> None:
+        """An answer to a request was told that it decided: no other one is (R31)."""
+        if request_id in self.decided:
+            raise Violation(f"request {request_id} was decided twice: {self.decided[request_id]}, {decision} (R31)")
+        self.decided[request_id] = decision
+
     def seen(self, seq: int, data: bytes) -> None:
         """A reader has seen a durable event: the same under its number each time, for everybody."""
         if self.events.setdefault(seq, data) != data:
@@ -91,5 +104,8 @@ class Ledger:
         self.ring()
         if data.startswith(b'{"type":"run_complete"'):
             end = msgspec.json.decode(data)["payload"]["payload"]
-            if self.ended.setdefault(end["run_id"], f"{end['state']} {seq}") != f"{end['state']} {seq}":
-                raise Violation(f"run {end['run_id']} ended twice: {self.ended[end['run_id']]}, then {seq} (R18)")
+            run_id, told = end["run_id"], f"{end['state']} {seq}"
+            if run_id not in self.ended and run_id in self.acknowledged:
+                self.on_end(self.acknowledged[run_id], end["state"])
+            if self.ended.setdefault(run_id, told) != told:
+                raise Violation(f"run {run_id} ended twice: {self.ended[run_id]}, then {seq} (R18)")

@@ -14,7 +14,7 @@ import trio
 from engine.backend import open_backend
 from engine.settings import EngineSettings
 from tests.crash.points import POINTS, When
-from tests.crash.seams import Countdown, Seams
+from tests.crash.seams import Countdown, Seams, open_tools
 from web.auth import WebSettings
 from web.control import ServerControl
 from web.logs import configure_logs
@@ -33,6 +33,8 @@ class Life(msgspec.Struct, frozen=True, kw_only=True):
     at: int = 1
     seed: int = 0
     engine: dict[str, float | int] = {}  # of EngineSettings
+    allowed_tools: frozenset[str] = frozenset()
+    environ: dict[str, str] = {}  # of the commands that its tools run
 
 
 def live(life: Life, announce: Callable[[str], None]) -> int:
@@ -55,13 +57,14 @@ def live(life: Life, announce: Callable[[str], None]) -> int:
 async def _serve(life: Life, seams: Seams, announce: Callable[[str], None], on_leaving: Callable[[], object]) -> None:
     control = ServerControl()
     settings = ServerSettings(
-        engine=EngineSettings(data_dir=seams.data_dir, **life.engine),
+        engine=EngineSettings(data_dir=seams.data_dir, allowed_tools=life.allowed_tools, **life.engine),
         hosts=(life.host,),
         web=WebSettings(token_file=seams.data_dir / "tokens.json", open_loopback=True),
     )
     open_engine = partial(
-        open_backend, environ={}, wrap_store=seams.wrap_store, before_entry=seams.before_entry, tools=seams.tools
-    )
+        open_backend, environ=life.environ, wrap_store=seams.wrap_store, before_entry=seams.before_entry,
+        tools=open_tools,
+    )  # fmt: skip
     async with open_server(settings, control, handle_signals=True, open_engine=open_engine):
         announce(control.addresses[0])
         await control.wait_shutdown_requested()

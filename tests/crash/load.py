@@ -7,16 +7,19 @@ from itertools import count
 from typing import Any
 from uuid import UUID
 
-import msgspec
 import trio
 
+from tests.crash.asking import LEAVING, ask, ask_well, look
 from tests.crash.ledger import Ledger, Sent, Violation
+from tests.crash.people import People
 from tests.crash.readers import GONE
+from tests.crash.scripts import speak, work
 from tests.doubles.live_server import Connection, LiveServer
 
-LEAVING = 503
+STOPPING = "server_stopping"
 REFUSALS = {409, 429, LEAVING}  # what a prompt may be refused with: busy under `reject`, full, leaving
 PAUSE_S = 0.01
+WORKING = 0.4  # of the sessions: what runs there uses tools, and stands until somebody lets it go
 
 
 class Load:
@@ -29,6 +32,8 @@ class Load:
         self.target = in_flight
         self.loaded = trio.Event()
         self.resent = 0
+        self.has_begun = False  # with this server: it has taken up what the one before it left
+        self.people = People(ledger, random_)
         self._random = random_
         self._numbers = count(1)
 
@@ -38,12 +43,15 @@ class Load:
         try:
             async with server.connect() as connection:
                 if not self.w:
-                    self.w = "/v1/workspaces/" + (await _ok(connection, "/v1/workspaces", {"path": path}))["id"]
+                    self.w = "/v1/workspaces/" + (await ask_well(connection, "/v1/workspaces", {"path": path}))["id"]
                 while len(self.sessions) < sessions:
-                    self.sessions.append((await _ok(connection, f"{self.w}/sessions", {"title": "load"}))["id"])
+                    session = await ask_well(connection, f"{self.w}/sessions", {"title": "load"})
+                    self.sessions.append(session["id"])
+                await self.people.waiting(connection, self.w)
         except GONE:
             await trio.lowlevel.checkpoint()
             return False
+        self.has_begun = True
         return True
 
     async def resend(self, server: LiveServer) -> None:
@@ -72,22 +80,31 @@ class Load:
     async def _act(self, connection: Connection) -> None:
         draw = self._random.random()
         is_loaded = self.ledger.in_flight >= self.target
-        if draw < (0.3 if is_loaded else 0.9):
+        if draw < (0.3 if is_loaded else 0.95):
             await self.send(connection, self._new_prompt())
         else:
             await self._random.choice(self._others())(connection)
 
     def _others(self) -> list[Callable[[Connection], Any]]:
-        return [self._cancel_session, self._cancel_run, self._clear, self._send_again, self._look]
+        cancels = [self._cancel_session, self._cancel_run, self._cancel_run, self._clear]
+        return [*cancels, self._answer, self._answer, self._send_again, self._look]
+
+    async def _answer(self, connection: Connection) -> None:
+        await self.people.answer_one(connection, self.w)
 
     def _new_prompt(self) -> Sent:
         draw, number = self._random, next(self._numbers)
+        session = draw.randrange(len(self.sessions))
+        is_work = session < WORKING * len(self.sessions) or draw.random() < 0.1
+        policies = ["enqueue"] * 7 + ["steer"] * 2
+        if self.ledger.in_flight >= self.target:
+            policies += ["interrupt", "reject"]
         body = {
-            "session_id": draw.choice(self.sessions),
-            "prompt": f"{number}\n```script\n{script(draw)}\n```",
+            "session_id": self.sessions[session],
+            "prompt": f"{number}\n```script\n{work(draw, number) if is_work else speak(draw)}\n```",
             "model": "offline/script",
             "on_crash": draw.choice(["interrupt", "interrupt", "retry"]),
-            "if_busy": draw.choice([*["enqueue"] * 6, "steer", "steer", "interrupt", "reject"]),
+            "if_busy": draw.choice(policies),
         }
         headers = {}
         if draw.random() < 0.7:
@@ -100,9 +117,12 @@ class Load:
 
     async def send(self, connection: Connection, sent: Sent) -> None:
         """Send a prompt, for the first time or again. Raises EndOfChannel if it is not answered."""
-        status, answer = await _ask(connection, f"{self.w}/agent", sent.body, sent.headers)
+        sent.times += 1
+        status, answer = await ask(connection, f"{self.w}/agent", sent.body, sent.headers)
         if status == 202:
             self.ledger.accepted(sent, answer)
+        elif status == LEAVING and (sent.times > 1 or answer["type"] != STOPPING):
+            return  # nothing is said of what became of it before
         elif status in REFUSALS:
             self.ledger.refused(sent, status)
         else:
@@ -119,11 +139,14 @@ class Load:
         await self._cancel(connection, f"agent/sessions/{self._random.choice(self.sessions)}/prompts/clear")
 
     async def _cancel_run(self, connection: Connection) -> None:
-        if self.ledger.acknowledged:
-            await self._cancel(connection, f"runs/{self._random.choice(list(self.ledger.acknowledged))}/cancel")
+        runs = self.ledger.runs_in_flight()
+        if self._random.random() < 0.1:
+            runs = list(self.ledger.acknowledged)
+        if runs:
+            await self._cancel(connection, f"runs/{self._random.choice(runs)}/cancel")
 
     async def _cancel(self, connection: Connection, path: str) -> None:
-        status, answer = await _ask(connection, f"{self.w}/{path}", None)
+        status, answer = await ask(connection, f"{self.w}/{path}", None)
         if status == 200:
             self.ledger.named.update(answer["canceled"])
         elif status != LEAVING:
@@ -134,41 +157,6 @@ class Load:
         if not self.ledger.acknowledged:
             return
         run_id = self._random.choice(list(self.ledger.acknowledged))
-        await connection.send("GET", f"{self.w}/runs/{run_id}")
-        answer = await (await connection.answer()).read()
-        if not answer.has_ended_properly:
-            raise trio.EndOfChannel
-        if answer.status not in {200, LEAVING}:
-            raise Violation(f"run {run_id} was accepted, and its page is {answer} (R02)")
-
-
-def script(draw: random.Random) -> str:
-    """What the model is to say: some words, now and then a thought, a tool call with a second step, a failure."""
-    steps: list[list[dict[str, object]]] = []
-    for step in range(draw.choice([1, 1, 1, 2, 3])):
-        actions: list[dict[str, object]] = []
-        if draw.random() < 0.3:
-            actions.append({"think": "hm, ", "repeat": draw.randint(1, 3), "every": 0.03})
-        actions.append({"text": f"word {step} ", "repeat": draw.randint(1, 8), "every": 0.1 * draw.random()})
-        if draw.random() < 0.03:
-            actions.append({"fail": "invalid_request", "title": "No"})
-        steps.append(actions)
-    for actions in steps[:-1]:
-        actions.append({"tool": "wait", "input": {"seconds": 0.2 * draw.random()}})
-    return msgspec.json.encode(steps).decode()
-
-
-async def _ask(connection: Connection, target: str, body: Any, headers: dict[str, str] | None = None) -> Any:
-    """Status and body of an answer that came as a whole; raises EndOfChannel for any other."""
-    await connection.send("POST", target, body, headers=headers)
-    answer = await (await connection.answer()).read()
-    if not answer.has_ended_properly or not answer.body:
-        raise trio.EndOfChannel
-    return answer.status, answer.json()
-
-
-async def _ok(connection: Connection, target: str, body: Any) -> Any:
-    status, answer = await _ask(connection, target, body)
-    if status >= 300:
-        raise Violation(f"{target}: {status} {answer}")
-    return answer
+        run = await look(connection, f"{self.w}/runs/{run_id}")
+        if run is not None and run["id"] != run_id:
+            raise Violation(f"run {run_id} was accepted, and its page is {run} (R02)")

@@ -9,8 +9,21 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from functools import partial
 
-from engine.records.change import AcceptRun, Change, QueueRun, RequestCancel, SettleRun, StartRun, Write
-from tests.crash.seams import Countdown, DyingStore, Seams, limit_files, trace_statements
+import trio
+
+from engine.records.change import (
+    AcceptRun,
+    Change,
+    OpenRequest,
+    QueueRun,
+    RequestCancel,
+    ResolveRequest,
+    SettleRun,
+    StartRun,
+    Write,
+)
+from engine.tools import file_writing
+from tests.crash.seams import Countdown, DyingStore, Seams, limit_files, trace_calls, trace_processes, trace_statements
 
 Install = Callable[[Countdown, Seams], None]
 
@@ -89,12 +102,29 @@ def between_reads(countdown: Countdown, seams: Seams) -> None:
     seams.wrap_store = lambda store: DyingStore(store, anything, reading=countdown.count)
 
 
+def before_command(countdown: Countdown, seams: Seams) -> None:
+    """A command is about to be started: what is to be known of it is on record."""
+    trace_processes(countdown.count)
+
+
+def in_command(countdown: Countdown, seams: Seams) -> None:
+    """A command is being started, on a thread of its own; what is to watch over it may have begun, and may not."""
+    trace_processes(lambda: trio.from_thread.run_sync(seams.soon(countdown.count)))
+
+
+def in_file(countdown: Countdown, seams: Seams) -> None:
+    """A tool is writing a file: between any two calls to the operating system."""
+    trace_calls(file_writing, countdown.count)
+
+
 KINDS: dict[str, type[Write]] = {
     "accept": AcceptRun,
     "queue": QueueRun,
     "start": StartRun,
     "cancel": RequestCancel,
     "settle": SettleRun,
+    "ask": OpenRequest,
+    "answer": ResolveRequest,
 }
 
 POINTS = {
@@ -112,6 +142,9 @@ POINTS = {
             for kind, write in KINDS.items()
             for place in (before_commit, after_commit)
         ),
+        Point("before-command", When.LOADED, 2, before_command),
+        Point("in-command", When.LOADED, 2, in_command),
+        Point("in-file", When.LOADED, 60, in_file),
         Point("first-opening", When.FIRST, 60, in_opening),
         Point("recovery-opening", When.STARTING, 40, in_opening),
         Point("recovery-read", When.STARTING, 3, between_reads),

@@ -3,13 +3,14 @@
 import random
 import socket
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import trio
 
 CHUNK = 4096
+STREAM = b"text/event-stream"  # in the head of an answer
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: closing sends a reset, and throws away what was not sent
 
 
@@ -35,7 +36,7 @@ class CuttingProxy:
     def __init__(self, draw: random.Random) -> None:
         self.server_port = 0  # of 127.0.0.1; 0: there is none, and who connects is turned away
         self.port = 0
-        self.accepted = 0
+        self.streams = 0  # event streams that a server has opened through it
         self._draw = draw
 
     async def serve(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -46,7 +47,6 @@ class CuttingProxy:
         await trio.serve_listeners(self._carry, listeners)
 
     async def _carry(self, client: trio.SocketStream) -> None:
-        self.accepted += 1
         cut = draw_cut(self._draw)
         try:
             async with client:
@@ -59,18 +59,22 @@ class CuttingProxy:
 
     async def _forward(self, client: trio.SocketStream, server: trio.SocketStream, cut: Cut) -> None:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(pump, client, server, 1 << 40)
+            nursery.start_soon(pump, client, server, 1 << 40, lambda _: None)
             with trio.move_on_after(cut.after_s):
-                await pump(server, client, cut.after_bytes)
+                await pump(server, client, cut.after_bytes, self._see)
             nursery.cancel_scope.cancel()
         if cut.is_reset:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
 
+    def _see(self, data: bytes) -> None:
+        self.streams += data.count(STREAM)
 
-async def pump(source: trio.SocketStream, target: trio.SocketStream, most: int) -> None:
-    """Forward so many bytes, and not one more; or what there is before either side goes."""
+
+async def pump(source: trio.SocketStream, target: trio.SocketStream, most: int, see: Callable[[bytes], None]) -> None:
+    """Forward so many bytes, and not one more; or what there is before either side goes. All of it is seen."""
     try:
         while most and (data := await source.receive_some(min(most, CHUNK))):
+            see(data)
             await target.send_all(data)
             most -= len(data)
     except (trio.BrokenResourceError, trio.ClosedResourceError):

@@ -4,12 +4,17 @@ import os
 import resource
 import signal
 import sqlite3
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+import sys
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import FrameType, ModuleType
 from typing import Any
 
+import msgspec
 import trio
 
 from engine.records.change import Change
@@ -18,7 +23,7 @@ from engine.records.message import Message
 from engine.records.run import RunRecord
 from engine.store.open import DATABASE
 from engine.store.protocol import Committed, Store
-from engine.tools.protocol import Tool
+from engine.tools.toolbox import OpenTools, ToolSeams, open_toolbox
 from tests.doubles.store import StoreDouble
 from tests.doubles.tools import SleepTool
 
@@ -54,11 +59,17 @@ class Seams:
     data_dir: Path
     wrap_store: Callable[[Store], Store] | None = None
     before_entry: Callable[[object], Awaitable[None]] | None = None
-    tools: Mapping[str, Tool] = field(default_factory=lambda: {SleepTool.name: SleepTool()})
 
     def soon(self, call: Callable[[], None]) -> Callable[[], None]:
         """The call, put off until Trio's next pass."""
         return lambda: trio.lowlevel.current_trio_token().run_sync_soon(call)
+
+
+@asynccontextmanager
+async def open_tools(seams: ToolSeams) -> AsyncIterator[OpenTools]:
+    """The built-in tools, and one that takes some time."""
+    async with open_toolbox(seams) as opened:
+        yield msgspec.structs.replace(opened, tools={**opened.tools, SleepTool.name: SleepTool()})
 
 
 def nothing() -> None:
@@ -112,6 +123,21 @@ def trace_statements(on_statement: Callable[[str], None]) -> None:
             self.set_trace_callback(on_statement)
 
     sqlite3.connect = partial(sqlite3.connect, factory=Traced)  # for good: this process dies of it
+
+
+def trace_processes(on_start: Callable[[], None]) -> None:
+    """Call before each start of a process."""
+    sys.addaudithook(lambda event, _: on_start() if event == "subprocess.Popen" else None)
+
+
+def trace_calls(module: ModuleType, on_call: Callable[[], None]) -> None:
+    """Call before and after whatever a module calls that is not Python, on the threads that start from now on."""
+
+    def trace(frame: FrameType, event: str, _: object) -> None:
+        if event.startswith("c_") and frame.f_code.co_filename == module.__file__:
+            on_call()
+
+    threading.setprofile(trace)
 
 
 def limit_files(countdown: Countdown, seams: Seams, *, unit_bytes: int) -> None:

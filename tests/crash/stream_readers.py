@@ -28,7 +28,7 @@ class Audience:
         self.client = client  # of the proxy
         self.draw = draw
         self.workspace_id = ""
-        self.connections = 0  # of raw readers
+        self.direct = 0  # streams that were opened without the proxy
         self.readers = 0
         self.texts: list[tuple[Texts, str]] = []  # of each reader, and the run that it followed from beginning to end
         self.of_runs: dict[str, list[list[int]]] = {}  # the numbers that each reader of a run was given
@@ -36,8 +36,8 @@ class Audience:
 
     @property
     def reconnects(self) -> int:
-        """How often a reader came back."""
-        return self.proxy.accepted + self.connections - self.readers
+        """How often a reader came back, and a server has gone on telling it."""
+        return max(self.proxy.streams + self.direct - self.readers, 0)
 
     def have_read(self, run_id: str, numbers: list[int]) -> None:
         """A run was read to its end."""
@@ -72,7 +72,6 @@ class RawReader:
         while not self.is_over:
             is_direct = audience.draw.random() < 0.3 and audience.proxy.server_port
             port = audience.proxy.server_port if is_direct else audience.proxy.port
-            audience.connections += bool(is_direct)
             patience_s = audience.draw.expovariate(1 / 0.3) if is_direct else 60.0
             try:
                 with trio.move_on_after(patience_s):
@@ -80,7 +79,9 @@ class RawReader:
                         headers = {"Host": f"127.0.0.1:{port}", "Last-Event-ID": str(self.last)}
                         connection = Connection(stream, headers)
                         await connection.send("GET", f"{path}?deltas={int(self._deltas)}")
-                        await self._listen(await connection.answer())
+                        answer = await connection.answer()
+                        audience.direct += bool(is_direct) and answer.status == 200
+                        await self._listen(answer)
             except GONE:
                 await trio.sleep(AWAY_S)
         if self._run_id:

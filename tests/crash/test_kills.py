@@ -5,21 +5,20 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.crash.case import ANY_MOMENT, RANDOM, Case, Size
+from tests.crash.case import Case, Size
 from tests.crash.forks import ForkServer, open_forks
-from tests.crash.points import POINTS, When
+from tests.crash.plans import RANDOM, first_and_others, is_leaving
 
 pytestmark = pytest.mark.slow
 
-TEST_S = 120.0
+TEST_S = 240.0
 CHAINS = 4
 SMALL = Size(in_flight=10, sessions=6)
 
 
 def chains() -> list[list[str]]:
     """Each point once, and each kind of random moment, on as few data directories as keeps them apart."""
-    first = [name for name, point in POINTS.items() if point.when is When.FIRST]
-    others = [name for name in (*POINTS, *ANY_MOMENT) if name not in first]
+    first, others = first_and_others()
     lanes = [others[at::CHAINS] for at in range(CHAINS)]
     return [[*first[at::CHAINS], RANDOM, *lane] for at, lane in enumerate(lanes)]
 
@@ -34,6 +33,6 @@ async def test_r25_whatever_a_server_dies_of_its_clients_were_told_the_truth(
             case = Case(seed, forks, tmp_path, SMALL)
             await case.run(deaths)
     # Who leaves in time does not die of it.
-    assert case.tally.kills.keys() >= {death for death in deaths if not death.startswith("leaving")}
+    assert case.tally.kills.keys() >= {death for death in deaths if not is_leaving(death)}
     assert case.tally.interrupted
     assert case.tally.retried

@@ -37,6 +37,7 @@ class SleepTool:
     name = "wait"
     description = "Waits."
     parameters: Mapping[str, object] = {"type": "object", "properties": {"seconds": {"type": "number"}}}
+    is_parallel = False
 
     async def call(self, arguments: Mapping[str, object], context: ToolContext) -> ToolOutcome:
         """Sleep."""
