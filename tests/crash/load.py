@@ -80,7 +80,7 @@ class Load:
     async def _act(self, connection: Connection) -> None:
         draw = self._random.random()
         is_loaded = self.ledger.in_flight >= self.target
-        if draw < (0.3 if is_loaded else 0.95):
+        if draw < (0.3 if is_loaded else 0.88):
             await self.send(connection, self._new_prompt())
         else:
             await self._random.choice(self._others())(connection)
@@ -139,9 +139,11 @@ class Load:
         await self._cancel(connection, f"agent/sessions/{self._random.choice(self.sessions)}/prompts/clear")
 
     async def _cancel_run(self, connection: Connection) -> None:
-        runs = self.ledger.runs_in_flight()
-        if self._random.random() < 0.1:
+        runs, draw = self.ledger.runs_in_flight(), self._random.random()
+        if draw < 0.1:
             runs = list(self.ledger.acknowledged)
+        elif draw < 0.7:  # the first of each session: what is active
+            runs = list({self.ledger.acknowledged[run_id].session_id: run_id for run_id in reversed(runs)}.values())
         if runs:
             await self._cancel(connection, f"runs/{self._random.choice(runs)}/cancel")
 

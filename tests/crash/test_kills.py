@@ -11,9 +11,9 @@ from tests.crash.plans import RANDOM, first_and_others, is_leaving
 
 pytestmark = pytest.mark.slow
 
-TEST_S = 240.0
-CHAINS = 4
-SMALL = Size(in_flight=10, sessions=6)
+TEST_S = 480.0
+CHAINS = 2
+SMALL = Size(in_flight=8, sessions=5)
 
 
 def chains() -> list[list[str]]:
