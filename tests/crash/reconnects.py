@@ -76,6 +76,7 @@ class Reconnects:
             server.send_signal(signal.Signals[name])
             await server.wait()
             talking.cancel_scope.cancel()
+        print(f"{audience.reconnects} of {self._options.count} reconnects", flush=True)
 
     @asynccontextmanager
     async def _open_server(self, audience: Audience) -> AsyncIterator[Forked]:
