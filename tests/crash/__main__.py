@@ -53,12 +53,14 @@ class Campaign:
 
 
 async def run(options: argparse.Namespace) -> int:
-    """Run them, and print the table."""
+    """Run them, and print the table; of the cases that were finished, if it is broken off."""
     campaign = Campaign(options)
-    async with trio.open_nursery() as nursery:
-        for _ in range(options.jobs):
-            nursery.start_soon(work, campaign)
-    print(campaign.tally)
+    try:
+        async with trio.open_nursery() as nursery:
+            for _ in range(options.jobs):
+                nursery.start_soon(work, campaign)
+    finally:
+        print(campaign.tally, flush=True)
     return 1 if campaign.tally.violations else 0
 
 
