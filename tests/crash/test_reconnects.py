@@ -17,7 +17,7 @@ async def test_r28_readers_that_lose_their_connection_miss_nothing_and_read_noth
     fork_server: ForkServer, tmp_path: Path
 ) -> None:
     """Cut by a proxy in the middle of an event, dropped by themselves, canceled; over three servers."""
-    options = parser().parse_args(["--count", "150", "--each", "50", "--readers", "8", "--sessions", "2"])
+    options = parser().parse_args(["--count", "75", "--each", "25", "--readers", "8", "--sessions", "2"])
     with trio.fail_after(TEST_S):
         async with open_forks(fork_server) as forks:
             reconnects = Reconnects(options.seed, forks, tmp_path, options)
