@@ -58,6 +58,8 @@ class CuttingProxy:
             await trio.lowlevel.checkpoint()
 
     async def _forward(self, client: trio.SocketStream, server: trio.SocketStream, cut: Cut) -> None:
+        """A client that goes by itself is not told of: the server speaks to nobody until the cut, or until what it says
+        comes back, as behind a router that has forgotten a connection."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(pump, client, server, 1 << 40, lambda _: None)
             with trio.move_on_after(cut.after_s):

@@ -50,6 +50,7 @@ class Reconnects:
         self._load = Load(self.ledger, self._draw, in_flight=0)
         self._numbers = count(1)
         self._readers: list[RawReader | LibraryReader] = []
+        self._followed: set[str] = set()  # runs that have their readers
 
     async def run(self) -> None:
         """Read and restart until there were enough reconnects; then judge. Raises Violation."""
@@ -59,6 +60,7 @@ class Reconnects:
                 while audience.reconnects < self._options.count:
                     await self._one_server(nursery, audience)
                 async with self._open_server(audience) as server:
+                    self._follow(nursery, audience)
                     await self._wait_read(server)
                 nursery.cancel_scope.cancel()
         await self._judge(audience)
@@ -68,6 +70,7 @@ class Reconnects:
         async with self._open_server(audience) as server, trio.open_nursery() as talking:
             if not self._readers:
                 self._seat(nursery, audience)
+            self._follow(nursery, audience)
             for session_id in self._load.sessions:
                 talking.start_soon(self._talk, server, session_id, nursery)
             await self._wait_reconnects(audience)
@@ -76,6 +79,8 @@ class Reconnects:
             server.send_signal(signal.Signals[name])
             await server.wait()
             talking.cancel_scope.cancel()
+        # One comes too late at each server, beside those whose answer it took with it: the next is sent it again.
+        self._new_prompt(self._draw.choice(self._load.sessions))
         print(f"{audience.reconnects} of {self._options.count} reconnects", flush=True)
 
     @asynccontextmanager
@@ -100,19 +105,26 @@ class Reconnects:
             self._readers.append(reader)
             nursery.start_soon(reader.read)
 
+    def _follow(self, nursery: trio.Nursery, audience: Audience) -> None:
+        """Two readers for each run that has none yet, whichever time it was sent its prompt was answered."""
+        for run_id in self.ledger.acknowledged:
+            if run_id not in self._followed:
+                self._followed.add(run_id)
+                raw = RawReader(audience, deltas=self._draw.random() < 0.5, run_id=run_id)
+                nursery.start_soon(raw.read)
+                nursery.start_soon(follow_run, audience, run_id)
+
     async def _talk(self, server: Forked, session_id: str, nursery: trio.Nursery) -> None:
-        """One run after another, each followed by two readers."""
+        """One run after another, each with its readers."""
         assert self.audience is not None
         try:
             async with server.connect() as connection:
                 while True:
                     sent = self._new_prompt(session_id)
                     await self._load.send(connection, sent)
-                    if sent.refused:
+                    if not sent.run_id:
                         return
-                    nursery.start_soon(follow_run, self.audience, sent.run_id)
-                    raw = RawReader(self.audience, deltas=self._draw.random() < 0.5, run_id=sent.run_id)
-                    nursery.start_soon(raw.read)
+                    self._follow(nursery, self.audience)
                     await self.ledger.wait_until(lambda sent=sent: sent.run_id in self.ledger.ended)
         except (trio.EndOfChannel, trio.BrokenResourceError, OSError):
             await trio.lowlevel.checkpoint()
@@ -147,15 +159,18 @@ class Reconnects:
         with trio.move_on_after(END_S):
             await self.ledger.wait_until(lambda: not self.ledger.in_flight and self._is_read())
             return
-        raise Violation(f"not read to the end: {[reader.last for reader in self._readers]} (R28); {server.log[-500:]}")
+        lasts = [reader.last for reader in self._readers]
+        left = f"the readers of the workspace are at {lasts}, and of these runs some are left: {self._unread()}"
+        raise Violation(f"not read to the end: {left} (R28); {server.log[-500:]}")
 
     def _is_read(self) -> bool:
+        return not self._unread() and {reader.last for reader in self._readers} == {max(self.ledger.events)}
+
+    def _unread(self) -> list[str]:
+        """Runs that not both of their readers have read."""
         assert self.audience is not None
-        runs = len(self.audience.of_runs)
-        every_run = runs == len(self.ledger.acknowledged) and all(
-            len(numbers) == 2 for numbers in self.audience.of_runs.values()
-        )
-        return every_run and {reader.last for reader in self._readers} == {max(self.ledger.events)}
+        of_runs = self.audience.of_runs
+        return [run_id for run_id in self.ledger.acknowledged if len(of_runs.get(run_id, ())) != 2]
 
     async def _judge(self, audience: Audience) -> None:
         """What was read against what is stored."""
@@ -186,6 +201,7 @@ class Reconnects:
             "reconnects": self.audience.reconnects,
             "readers": self.audience.readers,
             "runs followed by the library": self.audience.followed,
+            "prompts sent again": self._load.resent,
             "durable events": self.events,
             "words": self.words,
             **{f"restarts by {name}": times for name, times in self.restarts.items()},
