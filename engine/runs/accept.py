@@ -109,7 +109,7 @@ class Acceptor:
     def check_open(self) -> None:
         """Raise what prompts are refused with, if they are (R04)."""
         if self._refusing is not None:
-            raise self._refusing
+            raise self._refusing.with_traceback(None)  # it is raised many times, and must not grow with each
 
     def _register(self, prompt: Prompt, hashed: str) -> AcceptedRun:
         """Reserve the run in its lane, send its row on the way, and start its task: one synchronous step."""

@@ -6,6 +6,7 @@ import hashlib
 import math
 
 import msgspec
+from msgspec.structs import fields
 
 from engine.errors import AttachmentInvalid, IdempotencyConflict, InvalidPrompt
 from engine.records.ids import RUN_ID_MAX, RunId, WorkspaceId, new_run_id
@@ -15,6 +16,7 @@ from engine.settings import EngineSettings
 from engine.store.protocol import StoredRun
 
 KEY_MAX = 255  # characters of an idempotency key
+_COUNTING = tuple((field.name, field.default) for field in fields(Prompt) if field.name != "idempotency_key")
 
 
 class Accepted(msgspec.Struct, frozen=True):
@@ -83,11 +85,7 @@ def request_hash(prompt: Prompt) -> str:
     What is not asked for does not count either, so that a later version, which can be asked for more, still knows the
     requests of this one.
     """
-    asked = {
-        field.name: value
-        for field in msgspec.structs.fields(prompt)
-        if field.name != "idempotency_key" and (value := getattr(prompt, field.name)) != field.default
-    }
+    asked = {name: value for name, usual in _COUNTING if (value := getattr(prompt, name)) != usual}
     return hashlib.sha256(msgspec.json.encode(asked, order="sorted")).hexdigest()
 
 
