@@ -8,4 +8,6 @@ to the callers while it runs is kept in a *ledger* (`ledger.py`), and laid besid
 
     python -m tests.explorer --count 10000 --jobs 2     explore
     python -m tests.explorer --seed 17 -v               replay one, with everything that happened
+    python -m tests.explorer --seed 17 --shrink         and leave out what its violation does not need
+    python -m tests.explorer --planted --count 10000    look for the bugs in `planted/`, each planted in turn
 """

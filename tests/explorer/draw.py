@@ -16,6 +16,8 @@ Kind = TypeVar("Kind", bound=Operation)
 
 # How likely each feature is, in percent.
 FEATURES = {
+    "crowds": 15,
+    "at once": 25,
     "cancels": 70,
     "clears": 20,
     "steers": 35,
@@ -27,6 +29,7 @@ FEATURES = {
     "repeats": 15,
     "hanging up": 10,
     "tools": 30,
+    "requests": 25,
     "failing agents": 20,
     "stubborn agents": 10,
     "slow disk": 45,
@@ -48,7 +51,8 @@ FEATURES = {
 _PAUSES_MS = (0, 0, 0, 0, 0, 0, 1, 20, 50, 300)
 _LAGS = (0, 0, 0, 0, 1, 1, 3)
 _TALK = ("say", "say:9", "say", "think", "think:1", "turns:1", "turns:3", "ms:1", "ms:20", "ms:50", "further", "use:7")
-_TOOLS = ("call", "call:30", "call", "reject", "half")
+_TOOLS = ("call", "call:30", "call", "reject", "half", "job")
+_REQUESTS = ("change", "change:20", "change", "change", "question")
 _FAILURES = ("fail", "bug", "fail", "bug", "leave", "garbage")
 _STUBBORN = ("stubborn:1000", "stubborn:5000", "swallow:300", "swallow:9000", "fall:9000")
 
@@ -75,6 +79,11 @@ class Draw:
         """A number of this range, both ends included."""
         return lowest + int(self._random.random() * (highest - lowest + 1))
 
+    def remember(self, operation: Kind) -> Kind:
+        """The operation, which may be referred to by later ones."""
+        self._operations.append(operation)
+        return operation
+
     def of(self, feature: str, values: Sequence[T]) -> T | None:
         """One of these, or None if the scenario does not have the feature."""
         return self.choice(values) if feature in self.features else None
@@ -97,12 +106,12 @@ class Draw:
         """An operation of one of these kinds, by their weights."""
         (kind,) = self._random.choices(kinds, [kind.weight for kind in kinds])
         operation = kind.drawn(self)
-        if operation is not None:
-            self._operations.append(operation)
-        return operation
+        return self.remember(operation) if operation is not None else None
 
     def pause(self) -> tuple[int, int]:
-        """Milliseconds, and turns of the scheduler."""
+        """Milliseconds, and turns of the scheduler. Where all comes at once, there are nearly none."""
+        if "at once" in self.features:
+            return 0, self.choice((0, 0, 1))
         return self.choice(_PAUSES_MS), self.number(0, 3)
 
     def lags(self) -> tuple[int, ...]:
@@ -122,6 +131,8 @@ class Draw:
         words: tuple[str, ...] = _TALK
         if "tools" in self.features:
             words += _TOOLS
+        if "requests" in self.features:
+            words += _REQUESTS
         if "steers" in self.features:
             words += ("steered", "steered", "further")
         script = [self.choice(words) for _ in range(self.number(1, 5))]

@@ -4,7 +4,7 @@ import gc
 import re
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain
+from itertools import chain, takewhile
 
 import msgspec
 import trio
@@ -120,6 +120,21 @@ def play(schedule: Schedule, *, tells: bool = False) -> Verdict:
     verdicts: list[Verdict] = []
     Explorer(lambda _, verdict: verdicts.append(verdict), tells=tells).explore([schedule])
     return verdicts[0]
+
+
+def first_violation(seeds: Iterable[int]) -> tuple[tuple[Schedule, Verdict] | None, int]:
+    """Play these until one violates something; that one with its verdict, and how many were played."""
+    first: list[tuple[Schedule, Verdict]] = []
+    played = 0
+
+    def found(schedule: Schedule, verdict: Verdict) -> None:
+        nonlocal played
+        played += 1
+        if verdict.violations:
+            first.append((schedule, verdict))
+
+    Explorer(found).explore(schedule_of(seed) for seed in takewhile(lambda _: not first, seeds))
+    return (first[0] if first else None), played
 
 
 def explore_chunk(seeds: range) -> tuple[int, list[tuple[int, Verdict]]]:

@@ -12,6 +12,7 @@ import trio
 
 from engine.errors import CountermandError
 from engine.records.event import Event
+from engine.records.permission import Decision
 from engine.records.run import Prompt, RunRecord
 
 
@@ -61,6 +62,31 @@ class Answering(msgspec.Struct):
     server: int
 
 
+class Answered(msgspec.Struct):
+    """One answer to a request of a tool; `decision` is None for questions."""
+
+    request_id: str
+    decision: Decision | None
+    began: int
+    server: int
+    ended: int | None = None
+    is_decided: bool | None = None
+
+    @property
+    def is_question(self) -> bool:
+        """Whether it answers questions, rather than a request for permission."""
+        return self.decision is None
+
+
+class Changed(msgspec.Struct):
+    """A tool that had asked for permission went on."""
+
+    run_id: str
+    session_id: str
+    call_id: str
+    moment: int
+
+
 class Closing(msgspec.Struct):
     """A workspace was told to close, or was made to fail."""
 
@@ -79,6 +105,8 @@ class Ledger:
         self.countermanded: list[Countermanded] = []
         self.committed: list[Committed] = []
         self.answering: list[Answering] = []
+        self.answered: list[Answered] = []
+        self.changed: list[Changed] = []
         self.closings: list[Closing] = []
         self.scripts: dict[str, tuple[str, ...]] = {}  # of the agents, by the text of their prompt
         self.violations: list[str] = []
@@ -105,6 +133,20 @@ class Ledger:
         made = Countermanded(kind, target, reason, self.tick(), self.server)
         self.countermanded.append(made)
         return made
+
+    def begin_answer(self, request_id: str, decision: Decision | None) -> Answered:
+        """Somebody answers a request of a tool."""
+        answered = Answered(request_id, decision, self.tick(), self.server)
+        self.answered.append(answered)
+        return answered
+
+    def end_answer(self, answered: Answered, *, is_decided: bool) -> None:
+        """They are told whether it was this answer that decided it."""
+        answered.ended, answered.is_decided = self.tick(), is_decided
+
+    def change(self, run_id: str, session_id: str, call_id: str) -> None:
+        """A tool that had asked for permission goes on."""
+        self.changed.append(Changed(run_id, session_id, call_id, self.tick()))
 
     def close(self, why: str) -> None:
         """A workspace is told to close, or made to fail."""

@@ -35,6 +35,8 @@ def leftovers_of(workspace: Workspace) -> Iterator[str]:
         yield f"words are still to be shown: {dirty}"
     if workspace._nursery.cancel_scope.cancel_called:
         return  # it has failed in this moment, and is on its way out
+    if waiting := [*workspace.permissions.waiting(), *workspace.questions.waiting()]:
+        yield f"requests still wait for an answer: {waiting}"
     if (tasks := len(workspace._nursery.child_tasks)) != WORKSPACE_TASKS:
         names = sorted(task.name for task in workspace._nursery.child_tasks)
         yield f"{tasks - WORKSPACE_TASKS} tasks are left in the workspace: {names}"

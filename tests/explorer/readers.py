@@ -43,6 +43,14 @@ class Reader:
         for event in await feed.receive():
             self._look_at(event)
 
+    def look_back(self) -> None:
+        """Between the first and the last event that it was shown there was nothing else for it to see (R28, R29)."""
+        told = [entry.event for entry in self._ledger.committed if self.run_id in (None, entry.event.run_id)]
+        first, last = (self.seen[0], self.seen[-1]) if self.seen else (0, 0)
+        due = [event.seq for event in told if event.seq is not None and first <= event.seq <= last]
+        if due != self.seen and self.seen:
+            self._violate(f"was shown {self.seen} of {due} (R28)")
+
     def _look_at(self, event: Event) -> None:
         if event.seq is not None:
             self._follow(event, event.seq)
@@ -67,6 +75,8 @@ class Reader:
             self._violate(f"was shown {seq} after {self.seen[-1]} (R27, R28)")
         if not self.seen and self.last is not None and self.run_id is None and seq != self.last + 1:
             self._violate(f"was shown {seq} first, and began after {self.last} (R28)")
+        if seq > self._ledger.latest():
+            self._violate(f"was shown {seq} before it was durable (R27)")
         self.seen.append(seq)
         self.last = seq
 

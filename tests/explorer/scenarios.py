@@ -6,14 +6,18 @@ import msgspec
 
 from tests.explorer.draw import Draw
 from tests.explorer.operations import KINDS
+from tests.explorer.operations.prompts import Accept
 from tests.explorer.scenario import Disk, End, Lifetime, Operation, Scenario
+
+# Which change of a server's is the one that fails: rather an early one, for that is when prompts come.
+_CHANGES = (1, 2, 2, 3, 3, 4, 4, 5, 6, 7, 8, 9, 10, 12, 14, 17, 20)
 
 
 def scenario_of(seed: int) -> Scenario:
     """The scenario that a seed stands for."""
     draw = Draw(seed)
     kinds = [kind for kind in KINDS if not kind.feature or kind.feature in draw.features]
-    lifetimes = [_lifetime(draw, kinds, budget=draw.number(2, 7))]
+    lifetimes = [_lifetime(draw, kinds, budget=draw.number(1, 5))]
     while len(lifetimes) < 3 and lifetimes[-1].end.how != "rest":
         lifetimes.append(_lifetime(draw, kinds, budget=draw.choice((0, 0, 1, 2, 3)), chance=30))
     if lifetimes[-1].end.how != "rest":
@@ -32,6 +36,8 @@ def scenario_of(seed: int) -> Scenario:
 
 def _lifetime(draw: Draw, kinds: Sequence[type[Operation]], *, budget: int, chance: int = 100) -> Lifetime:
     actors: list[list[Operation]] = [[] for _ in range(draw.number(1, 3))]
+    if "crowds" in draw.features and budget:
+        actors = [[_crowding(draw)] for _ in range(draw.number(2, 4))]
     for _ in range(budget):
         operation = draw.one_of(kinds)
         if operation is not None:
@@ -45,15 +51,20 @@ def _lifetime(draw: Draw, kinds: Sequence[type[Operation]], *, budget: int, chan
     )
 
 
+def _crowding(draw: Draw) -> Operation:
+    """A prompt that comes at the same moment as others to the same session."""
+    return draw.remember(msgspec.structs.replace(Accept.drawn(draw), session=0))
+
+
 def _disk(draw: Draw, chance: int) -> Disk:
     is_slow = "slow disk" in draw.features
     fails = stalls = dies = None
     if "failing disk" in draw.features and draw.percent(chance):
-        fails = (draw.number(1, 20), draw.choice((1, 1, 2, 5)))
+        fails = (draw.choice(_CHANGES), draw.choice((1, 1, 2, 5)))
     if "stalled disk" in draw.features and draw.percent(chance):
-        stalls = (draw.number(1, 20), draw.choice((0.01, 0.2, 3.0, 6.0, 25.0)))
+        stalls = (draw.choice(_CHANGES), draw.choice((0.01, 0.2, 3.0, 6.0, 25.0)))
     if "deaths" in draw.features and draw.percent(chance):
-        dies = (draw.number(1, 20), draw.percent(50))
+        dies = (draw.choice(_CHANGES), draw.percent(50))
     return Disk(
         before_commit=draw.lags() if is_slow else (0,),
         after_commit=draw.lags() if is_slow else (0,),

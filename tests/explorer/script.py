@@ -1,15 +1,17 @@
 """The agents of a scenario. What one does is a script: a word for each step, some with a number behind a colon."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+import msgspec
 import trio
 
 from engine.agents.protocol import Turn
 from engine.errors import ModelError
 from engine.records.run import Usage
-from engine.tools.protocol import ToolContext, ToolOutcome
+from engine.tools.question import QuestionTool
+from tests.explorer.toolbox import ChangeTool, JobTool, WaitTool
 
 if TYPE_CHECKING:
     from tests.explorer.world import World
@@ -39,21 +41,38 @@ def think(turn: Turn, signed: int) -> None:
 @step
 async def call(turn: Turn, duration: int) -> None:
     """A tool call that takes so many milliseconds."""
-    call_id = _new_call(turn, duration)
-    await trio.lowlevel.checkpoint()
-    await turn.call_tool(turn.end_tool_call(call_id))
+    await _call(turn, WaitTool.name, f'{{"ms": {duration}}}')
+
+
+@step
+async def change(turn: Turn, duration: int) -> None:
+    """A tool call that asks for permission first, and then takes so many milliseconds."""
+    await _call(turn, ChangeTool.name, f'{{"ms": {duration}}}')
+
+
+@step
+async def question(turn: Turn, _: int) -> None:
+    """A tool call that asks the person something."""
+    asked = {"type": "yes_no", "question": "Shall I?", "description": "It matters."}
+    await _call(turn, QuestionTool.name, msgspec.json.encode({"questions": [asked]}).decode())
+
+
+@step
+async def job(turn: Turn, _: int) -> None:
+    """A tool call that leaves something running."""
+    await _call(turn, JobTool.name, "{}")
 
 
 @step
 async def reject(turn: Turn, _: int) -> None:
     """A tool call that is not made."""
-    await turn.reject_tool_call(turn.end_tool_call(_new_call(turn, 0)), "no")
+    await turn.reject_tool_call(turn.end_tool_call(_new_call(turn)), "no")
 
 
 @step
 def half(turn: Turn, _: int) -> None:
     """A tool call that is never complete."""
-    _new_call(turn, 0)
+    _new_call(turn)
 
 
 @step
@@ -141,6 +160,7 @@ async def fall(_: Turn, duration: int) -> None:
         raise KeyError("failed while it was canceled, says the scenario") from None
 
 
+REQUESTS = frozenset({"change", "question"})
 STUBBORN = frozenset({"stubborn", "swallow", "fall"})  # with these, an agent that is told to stop may end as it likes
 
 
@@ -161,23 +181,14 @@ class ScriptAgent:
         await trio.lowlevel.checkpoint_if_cancelled()
 
 
-class WaitTool:
-    """A tool that takes as long as its call says."""
-
-    name = "wait"
-    description = "Waits."
-    parameters: Mapping[str, object] = {"type": "object"}
-
-    async def call(self, arguments: Mapping[str, object], context: ToolContext) -> ToolOutcome:
-        """Wait."""
-        duration = arguments.get("ms", 0)
-        assert isinstance(duration, int)
-        await trio.sleep(duration / 1000)
-        return ToolOutcome(content="waited")
+async def _call(turn: Turn, name: str, given: str) -> None:
+    call_id = _new_call(turn, name, given)
+    await trio.lowlevel.checkpoint()
+    await turn.call_tool(turn.end_tool_call(call_id))
 
 
-def _new_call(turn: Turn, duration: int) -> str:
-    call_id = f"call-{len(turn.history)}-{len(turn.message.parts)}"
-    turn.begin_tool_call(call_id, WaitTool.name)
-    turn.append_tool_input(call_id, f'{{"ms": {duration}}}')
+def _new_call(turn: Turn, name: str = WaitTool.name, given: str = "{}") -> str:
+    call_id = f"call-{turn.message.id}-{len(turn.message.parts)}"
+    turn.begin_tool_call(call_id, name)
+    turn.append_tool_input(call_id, given)
     return call_id

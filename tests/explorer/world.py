@@ -9,19 +9,21 @@ import trio
 from engine.agents.protocol import Turn
 from engine.backend import Backend, NewWorkspace, open_backend
 from engine.errors import CountermandError, NotFound, ServerStopping, StoreUnavailable, WorkspaceUnavailable
-from engine.records.event import Event
+from engine.records.event import Event, RunCompleted
 from engine.records.ids import ClientId
-from engine.records.run import Prompt
+from engine.records.run import Prompt, RunState
 from engine.runs.accepted import AcceptedRun
 from engine.settings import EngineSettings
 from engine.store.open import Database
 from engine.workspace import Workspace
+from tests.explorer.answering import answer_the_rest
 from tests.explorer.disk import DIRECTORY, WORKSPACE, ExploredDisk
 from tests.explorer.ledger import Ledger
 from tests.explorer.leftovers import leftovers
 from tests.explorer.readers import Reader
 from tests.explorer.scenario import End, Lifetime, Operation, Scenario
-from tests.explorer.script import STUBBORN, ScriptAgent, WaitTool
+from tests.explorer.script import REQUESTS, STUBBORN, ScriptAgent
+from tests.explorer.toolbox import toolbox_of
 
 REST_S = 400.0  # virtual seconds until everything must be at rest
 UNWIND_S = 3.0
@@ -42,6 +44,7 @@ class World:
         self.agents = 0  # that are at work
         self.readers: dict[str, Reader] = {}
         self.failing: Workspace | None = None  # by a bug of the scenario
+        self.jobs: dict[str, int] = {}  # that tools have left running, by run
         self._progress = trio.Event()
         self._disk: ExploredDisk | None = None
         self._life = trio.CancelScope()
@@ -54,6 +57,8 @@ class World:
             await self._live(lifetime)
         if self._is_unfinished() and self.has_trouble:
             await self._live(Lifetime())  # what could not be ended is left to the next start
+        for reader in self.readers.values():
+            reader.look_back()
 
     def workspace(self) -> Workspace | None:
         """The workspace, open or closing; None if there is none."""
@@ -130,6 +135,11 @@ class World:
         if not self.has_trouble:
             self.ledger.violate(f"trouble with a store that has none: {error!r}")
 
+    def _has_requests(self) -> bool:
+        """Whether an agent of the scenario asks a person."""
+        words = {word.partition(":")[0] for script in self.ledger.scripts.values() for word in script}
+        return not words.isdisjoint(REQUESTS)
+
     def _is_unfinished(self) -> bool:
         """Whether a run was left to the next start."""
         unfinished = "SELECT 1 FROM runs WHERE state IN ('accepted', 'queued', 'active') LIMIT 1"
@@ -146,6 +156,7 @@ class World:
         self.ledger.server += 1
         self._life = trio.CancelScope()
         self._at_work.clear()
+        self.jobs.clear()  # they die with their server
         self._disk = disk = ExploredDisk(self._database, lifetime.disk, on_commit=self._committed, on_death=self._die)
         disk.is_at_once = self.ledger.server == 1
         settings = EngineSettings(
@@ -155,7 +166,7 @@ class World:
         try:
             with self._life:
                 async with open_backend(
-                    settings, environ={}, agent=ScriptAgent(self), tools={WaitTool.name: WaitTool()},
+                    settings, environ={}, agent=ScriptAgent(self), tools=toolbox_of(self),
                     before_entry=self._before_entry, open_store=lambda _: nullcontext(disk),
                 ) as self.backend:  # fmt: skip
                     await self._serve(self.backend, lifetime)
@@ -177,6 +188,8 @@ class World:
                         nursery.start_soon(self._end, backend, lifetime.end)
                     for operations in lifetime.actors:
                         nursery.start_soon(self._act, operations)
+                if self._has_requests():
+                    self._background.start_soon(answer_the_rest, self)
                 await self._rest(backend)
                 self._background.cancel_scope.cancel()
         if limit.cancelled_caught:
@@ -244,5 +257,9 @@ class World:
 
     def _committed(self, events: Sequence[Event]) -> None:
         self.ledger.commit(events)
+        for event in events:
+            body = event.body
+            if isinstance(body, RunCompleted) and body.state is not RunState.COMPLETED and body.run_id in self.jobs:
+                self.ledger.violate(f"{body.run_id} ended {body.state}, and a job of it is at work (R10)")
         for event in events if self._tells else ():
             self.tell("  event", event.seq, type(event.body).__name__, event.run_id)

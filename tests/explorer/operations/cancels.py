@@ -49,18 +49,26 @@ class CancelRun(Operation, frozen=True, kw_only=True):
         return None if earlier is None else cls(name=earlier.name)
 
     async def do(self, world: World) -> None:
+        await cancel_run(world, world.ledger.run_id(self.name))
+
+
+class CancelActive(Operation, frozen=True, kw_only=True):
+    """Cancel the run that a session is answering, and not what was steered into it (R12)."""
+
+    feature: ClassVar[str] = "cancels"
+    weight: ClassVar[float] = 3.0
+
+    session: int
+
+    @classmethod
+    def drawn(cls, draw: Draw) -> "CancelActive":
+        return cls(session=draw.session())
+
+    async def do(self, world: World) -> None:
         workspace = world.workspace()
-        if workspace is not None:
-            run_id = world.ledger.run_id(self.name)
-            made = world.ledger.countermand("run", run_id)
-            world.tell("cancel run", run_id)
-            try:
-                answer = await workspace.cancel_run(run_id, made.reason)
-            except CountermandError as error:
-                world.ledger.fail(made, error)
-            else:
-                world.ledger.name(made, answer.canceled)
-            world.tell("canceled", run_id, made.named, repr(made.error))
+        lane = workspace.lanes.existing_lane(session_id(self.session)) if workspace is not None else None
+        if lane is not None and lane.active is not None:
+            await cancel_run(world, lane.active.record.id)
 
 
 class ClearQueue(Operation, frozen=True, kw_only=True):
@@ -87,3 +95,18 @@ class ClearQueue(Operation, frozen=True, kw_only=True):
             else:
                 world.ledger.name(made, named)
             world.tell("cleared", session, made.named, repr(made.error))
+
+
+async def cancel_run(world: World, run_id: str) -> None:
+    """Cancel one run, and write down what came of it."""
+    workspace = world.workspace()
+    if workspace is not None:
+        made = world.ledger.countermand("run", run_id)
+        world.tell("cancel run", run_id)
+        try:
+            answer = await workspace.cancel_run(run_id, made.reason)
+        except CountermandError as error:
+            world.ledger.fail(made, error)
+        else:
+            world.ledger.name(made, answer.canceled)
+        world.tell("canceled", run_id, made.named, repr(made.error))

@@ -70,7 +70,7 @@ class Watch(Operation, frozen=True, kw_only=True):
                             after=reader.last, run_id=None if reader.run_id is None else RunId(reader.run_id)
                         ) as feed:
                             await self._read_leg(world, reader, feed, leg)
-                except (WorkspaceClosing, NotFound, StoreUnavailable) as error:
+                except (WorkspaceClosing, ServerStopping, NotFound, StoreUnavailable) as error:
                     world.tell("reader", reader.name, repr(error))
                 await trio.sleep(self.away_ms / 1000)
         except trio.EndOfChannel:

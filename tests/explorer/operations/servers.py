@@ -40,7 +40,7 @@ class DeleteSession(Operation, frozen=True, kw_only=True):
             try:
                 await workspace.delete_session(session)
             except CountermandError as error:
-                world.expect(error, NotFound, StoreUnavailable, WorkspaceClosing)
+                world.expect(error, NotFound, ServerStopping, StoreUnavailable, WorkspaceClosing)
                 world.ledger.fail(made, error)
             else:
                 world.ledger.name(made, ())

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 
 from tests.doubles.record import Record, check
 from tests.explorer.ledger import Ledger
-from tests.explorer.rules import cancels, endings, prompts
+from tests.explorer.rules import cancels, endings, prompts, requests
 from tests.explorer.rules.book import Book
 from tests.explorer.scenario import Scenario
 
-RULES: tuple[Callable[[Book], Iterator[str]], ...] = (*cancels.RULES, *endings.RULES, *prompts.RULES)
+RULES: tuple[Callable[[Book], Iterator[str]], ...] = (*cancels.RULES, *endings.RULES, *prompts.RULES, *requests.RULES)
 
 
 def violations(scenario: Scenario, ledger: Ledger, record: Record) -> Iterator[str]:

@@ -32,6 +32,7 @@ class Life(msgspec.Struct):
     ended: Moment | None = None
     ending: RunCompleted | None = None
     asked: list[Asked] = []  # the calls that were answered with it
+    unheard: list[Asked] = []  # those that may have made it, and hung up before they were answered
     answered: int = 0  # how often an agent was asked
 
     @property
@@ -51,8 +52,8 @@ class Life(msgspec.Struct):
 
     @property
     def first_asked(self) -> int:
-        """When the first call that was answered with it began; else when it was accepted."""
-        return min((asked.began for asked in self.asked), default=self.accepted.moment)
+        """When the first call began that was answered with it, or may have made it; else when it was accepted."""
+        return min((asked.began for asked in (*self.asked, *self.unheard)), default=self.accepted.moment)
 
     @property
     def first_answered(self) -> float:
@@ -75,9 +76,7 @@ class Book:
             elif type(body) is RunCompleted:
                 life = self.lives[body.run_id]
                 life.ending, life.ended = body, Moment(entry.moment, entry.at, entry.server)
-        for asked in ledger.asked:
-            if asked.run is not None and asked.run.id in self.lives:
-                self.lives[asked.run.id].asked.append(asked)
+        self._note_calls()
         for answering in ledger.answering:
             if answering.run_id in self.lives:
                 self.lives[answering.run_id].answered += 1
@@ -92,10 +91,19 @@ class Book:
         """What the run's agent does."""
         return self.ledger.scripts.get(life.record.prompt.text, ())
 
+    def _note_calls(self) -> None:
+        for asked in self.ledger.asked:
+            if asked.run is not None and asked.run.id in self.lives:
+                self.lives[asked.run.id].asked.append(asked)
+            elif asked.run is None and asked.error is None:
+                for life in self.by_session[asked.prompt.session_id]:
+                    if life.record.prompt.text == asked.prompt.text:
+                        life.unheard.append(asked)
+
     def _note_change(self, moment: Moment, run: RunRecord) -> None:
         life = self.lives.get(run.id)
         if life is None:
-            life = self.lives[run.id] = Life(moment, run, asked=[])
+            life = self.lives[run.id] = Life(moment, run, asked=[], unheard=[])
             self.by_session[run.session_id].append(life)
         life.record = run
         if run.state is RunState.ACTIVE and run.steered_into is None and life.begun is None:

@@ -69,7 +69,8 @@ def is_justified(book: Book, life: Life) -> bool:
     if reason in ("the workspace was closed", "the server stopped"):
         closings = [each for each in book.ledger.closings if each.why == reason]
         has_begun = life.begun is not None or life.record.steered_into is not None
-        is_left = reason == "the server stopped" and not has_begun  # what waits stays for the next start (R24)
+        # What waits stays for the next start (R24). One whose beginning the store did not take waits no longer.
+        is_left = reason == "the server stopped" and not has_begun and not book.has_trouble
         return not is_left and any(closing.moment > life.first_asked for closing in closings)
     return any(covers(made, life) for made in book.ledger.countermanded if made.reason == reason)
 

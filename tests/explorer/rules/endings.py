@@ -105,7 +105,7 @@ def last_words(script: tuple[str, ...]) -> str:
             text += "word " * max(int(number or 0), 1)
         elif name == "further" or (name == "reset" and not has_calls):
             text, has_calls = "", False
-        has_calls |= name in ("call", "reject", "half")
+        has_calls |= name in ("call", "reject", "half", "change", "question", "job")
     return text
 
 
