@@ -106,6 +106,7 @@ class Backend:
         self._hosts = Hosts(
             nursery, store, log, self.choice, now_us=clock.now_us, make_seams=self._make_seams,
             on_change=self._changed, on_failed=lambda host: self.reopening.report_failure(host),
+            in_thread=self._has_threads,
         )  # fmt: skip
         self.reopening = Reopening(self._hosts, store, in_thread=self._has_threads)
         self.pruner = Pruner(store, clock.now_us, keep=settings.event_keep, keep_s=settings.event_keep_s)

@@ -16,13 +16,14 @@ from engine.records.change import Change, PutWorkspace
 from engine.records.ids import WorkspaceId, new_workspace_id
 from engine.store.protocol import Store
 from engine.workspace import Workspace
+from engine.workspace_config import read_workspace_config
 from engine.workspace_seams import WorkspaceSeams
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be opened: a directory, by its resolved path and by the one it was asked for by.
 
-    `id` is the workspace's if it is known. With a `problem` there is no directory to work in: the workspace is opened
+    `id` is the workspace's if it is known. With a `problem` the directory cannot be worked in: the workspace is opened
     all the same, for its runs to be read and canceled, and starts none.
     """
 
@@ -38,7 +39,8 @@ MakeSeams = Callable[[WorkspaceId, Place], WorkspaceSeams]
 class Hosts:
     """Opens and finds workspaces, each in a task of the backend's nursery.
 
-    `on_change` is called when one came or went, `on_failed` when one that was open has failed.
+    `on_change` is called when one came or went, `on_failed` when one that was open has failed. `in_thread` says whether
+    threads may read the workspaces' configuration.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Hosts:
         make_seams: MakeSeams,
         on_change: Callable[[], None],
         on_failed: Callable[[Host], None],
+        in_thread: bool,
     ) -> None:
         self._nursery = nursery
         self._store = store
@@ -61,6 +64,7 @@ class Hosts:
         self._make_seams = make_seams
         self._on_change = on_change
         self._on_failed = on_failed
+        self._in_thread = in_thread
         self._by_root: dict[Path, Host] = {}
         self._by_id: dict[str, Host] = {}
 
@@ -81,13 +85,18 @@ class Hosts:
         """Every open workspace."""
         return [host.workspace for host in self.all() if host.workspace and not host.is_ending]
 
+    async def check_config(self, root: Path) -> None:
+        """Raise ConfigInvalid if there is a configuration in this directory that no workspace can be opened with."""
+        config = await read_workspace_config(root, in_thread=self._in_thread)
+        config.check_models(self._choice.check, root)
+
     @asynccontextmanager
     async def open(self, place: Place) -> AsyncIterator[Workspace]:
         """The workspace of this place, opened if need be. Until the context is left it is not closed for want of a
         claim. One that is closing is waited for, and opened again.
 
-        One that was opened without its directory is closed for this, and leaves what waits as it is. Raises what
-        prevents the opening.
+        One that could not be worked in is closed for this, and leaves what waits as it is. Raises what prevents the
+        opening.
         """
         while True:
             host = self._by_root.get(place.root) or self._by_id.get(place.id or "")
@@ -96,6 +105,7 @@ class Hosts:
                 # Nothing is awaited between this look and the entry: two creates at once find one workspace.
                 host = self._by_root.get(place.root) or self._host(workspace_id, place)
             elif host.seams.problem is not None and place.problem is None:
+                await self.check_config(place.root)  # before it is closed for nothing
                 host.begin_drain(0.0)
             with host.being_opened():
                 if (workspace := await host.wait_opened()) is not None:

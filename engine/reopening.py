@@ -1,8 +1,9 @@
 """Reopening: the workspaces that are to be open though nobody asks for them, kept open against all odds (R24, R25).
 
 They are those with runs that have not ended, and those that are kept. The server opens them at its start. What cannot
-be opened, or fails, is tried again, more and more rarely. One whose directory is gone is opened without it: its runs
-can be read and canceled, what was interrupted ends, and what waits runs when the directory is back.
+be opened, or fails, is tried again, more and more rarely. One whose directory is gone, or has a configuration that
+cannot be used, is opened without it: its runs can be read and canceled, what was interrupted ends, and what waits runs
+when the directory is back, or the configuration mended.
 """
 
 import math
@@ -15,7 +16,7 @@ import structlog
 import trio
 
 from engine.directory import find_directory
-from engine.errors import CountermandError, ServerStopping, StoreError, WorkspacePathInvalid
+from engine.errors import ConfigInvalid, CountermandError, ServerStopping, StoreError, WorkspacePathInvalid
 from engine.host import Host
 from engine.hosts import Hosts, Place
 from engine.records.ids import WorkspaceId
@@ -24,7 +25,7 @@ from engine.workspace import Workspace
 
 KEPT = "workspace.kept"  # the setting of a workspace that lives until it is deleted
 AT_ONCE = 16  # workspaces that are opened at the same time
-LOOK_AGAIN_S = 10.0  # for a directory that is gone
+LOOK_AGAIN_S = 10.0  # for a directory that is gone, or a configuration that is wrong
 RETRY_FIRST_S = 1.0  # after a failure; each one after it waits twice as long
 RETRY_LAST_S = 60.0
 LASTING_S = 600.0  # a workspace that was open for this long has not failed again, but for the first time
@@ -147,6 +148,11 @@ class Reopening:
         if await self._store.workspace_id(str(root)) not in (None, workspace_id):
             problem = f"its directory {path!r} leads to {str(root)!r} now, which is another workspace"
             return Place(root=Path(path), path=path, id=workspace_id, problem=problem)
+        try:
+            await self._hosts.check_config(root)
+        except ConfigInvalid as error:
+            problem = f"its own configuration cannot be used: {error}"
+            return Place(root=root, path=path, id=workspace_id, problem=problem)
         return Place(root=root, path=path, id=workspace_id)
 
     def _fail(self, workspace_id: WorkspaceId, path: str, error: CountermandError) -> None:

@@ -11,11 +11,12 @@ import trio
 import trio.testing
 
 from engine.backend import Backend, NewWorkspace, open_backend
-from engine.errors import NotFound, WorkspaceUnavailable
+from engine.errors import ConfigInvalid, NotFound, WorkspaceUnavailable
 from engine.records.ids import ClientId, RunId, WorkspaceId
 from engine.records.run import OnCrash, Prompt, RunState
 from engine.reopening import LASTING_S, LOOK_AGAIN_S, RETRY_LAST_S
 from engine.settings import EngineSettings
+from engine.workspace_config import WORKSPACE_FILE
 from tests.doubles.engine import ScriptedAgent
 from tests.doubles.gate import Gate
 from tests.doubles.restarting import Disk, open_disk
@@ -115,6 +116,33 @@ async def test_r25_runs_of_a_directory_that_is_gone_can_be_read_and_canceled(
             assert backend.statistics().unavailable == 0, "nobody waits for it any more"
             with pytest.raises(NotFound):
                 backend.workspace(workspace_id)
+
+
+async def test_r25_workspace_whose_own_configuration_is_wrong_ends_what_ended_and_goes_on_when_it_is_mended(
+    autojump_clock: object, tmp_path: Path
+) -> None:
+    async with open_disk() as disk:
+        [workspace_id] = await leave_behind(disk, tmp_path / "wrong")
+        file = tmp_path / "wrong" / WORKSPACE_FILE
+        file.parent.mkdir()
+        file.write_text('[engine]\nallowed_tools = ["bash"]')
+        agent = ScriptedAgent()
+        async with next_backend(disk, agent) as backend:
+            await trio.sleep(5)
+            assert await states(backend, workspace_id) == WAITING
+            workspace = backend.workspace(workspace_id)
+            assert "engine.allowed_tools" in (workspace.problem or "")
+            assert (await workspace.cancel_run("retried")).canceled == ("retried",)
+            assert (await workspace.wait_run("retried", 1)).state is RunState.CANCELED
+            with pytest.raises(ConfigInvalid):
+                await backend.create_workspace(NewWorkspace(path=str(tmp_path / "wrong")))
+            assert backend.workspace(workspace_id) is workspace, "who asks in vain takes it from nobody"
+            await trio.sleep(2 * LOOK_AGAIN_S)
+            assert agent.turns == []
+            file.unlink()
+            await trio.sleep(2 * LOOK_AGAIN_S)
+            assert await states(backend, workspace_id) == ALL | {"retried": RunState.CANCELED}
+            assert backend.statistics().unavailable == 0
 
 
 async def test_r25_client_that_opens_a_directory_that_is_back_need_not_wait(
