@@ -9,7 +9,7 @@ from msgspec import UNSET, Meta, UnsetType
 PATHS_MAX = 50
 RECENT_MAX = 20
 
-Path = Annotated[str, Meta(min_length=1, max_length=1000)]
+Path = Annotated[str, Meta(min_length=1, max_length=1000, pattern=r"^[^\x00]*$")]
 Name = Annotated[str, Meta(min_length=1, max_length=300)]
 Anything = Annotated[object, Meta(extra_json_schema={"description": "Anything."})]
 Few = Annotated[int, Meta(ge=0, le=100_000)]

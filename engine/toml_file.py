@@ -34,7 +34,7 @@ def read_toml(path: Path) -> dict[str, object] | None:
         return tomllib.loads(data.decode())
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, no TOML, a number without an end
         raise ConfigInvalid(str(path), f"cannot be read: {error}") from None
 
 

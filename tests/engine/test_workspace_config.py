@@ -44,6 +44,8 @@ def test_it_narrows_what_the_server_allows_and_widens_nothing(tmp_path: Path) ->
         ("[options]\nno_such = 1", "options.no_such", "there is no such key"),
         ("[hooks]\nx = 1", "hooks", "there is no such key"),
         ("[engine", "config.toml", "cannot be read"),
+        ("[engine]\ndefault_timeout_s = " + 5000 * "1", "config.toml", "cannot be read"),
+        ('[options]\ncontext_paths = ["a\\u0000b"]', "options.context_paths[0]", "matching regex"),
     ],
 )
 def test_what_is_wrong_is_named_with_its_file(text: str, field: str, problem: str, tmp_path: Path) -> None:
