@@ -66,7 +66,7 @@ class PublicNetwork(httpcore2.AsyncNetworkBackend):
         httpcore2.ConnectError."""
         try:
             addresses = await self._resolve(host, port)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # UnicodeError: of a name that no name server could have
             raise httpcore2.ConnectError(f"the name {host!r} cannot be resolved: {error}") from None
         for address in addresses:
             self._check(host, address)

@@ -13,6 +13,7 @@ from engine.errors import ToolProblem
 REDIRECTS_MAX = 5
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 URL_MAX = 4096
+SHOWN = 200  # characters of a redirect that leads nowhere
 HEADERS = (
     ("User-Agent", "countermand"),
     ("Accept", "text/html,application/xhtml+xml,text/*;q=0.9,application/json;q=0.9,*/*;q=0.5"),
@@ -47,7 +48,7 @@ class WebReader:
                     stream = pool.stream("GET", url, headers=HEADERS, extensions={"timeout": timeouts})
                     async with stream as response:
                         if response.status in REDIRECTS and (target := header(response, b"location")):
-                            url = urljoin(url, target)
+                            url = redirected(url, target)
                             continue
                         if response.status != 200:
                             raise ToolProblem(f"{url} answers with status {response.status}")
@@ -77,6 +78,14 @@ def check_url(url: str) -> None:
         raise ToolProblem("url: a name or a password in it is not sent")
     if len(url) > URL_MAX or not url.isascii() or any(character <= " " for character in url):
         raise ToolProblem(f"url: it must be percent-encoded, and have at most {URL_MAX} characters")
+
+
+def redirected(url: str, target: str) -> str:
+    """Where a redirect leads. Raises ToolProblem if that cannot be read as a URL."""
+    try:
+        return urljoin(url, target)
+    except ValueError:
+        raise ToolProblem(f"{url} redirects to {target[:SHOWN]!r}, which is no URL") from None
 
 
 def header(response: httpcore2.Response, name: bytes) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from engine.errors import ToolProblem
 from engine.tools import fetch as fetching
 from engine.tools.fetch import SHOWN_MAX, FetchTool
 from engine.tools.public_network import PublicNetwork, is_public
@@ -141,10 +142,17 @@ async def test_r32_a_redirect_does_not_lead_where_a_url_could_not(tmp_path: Path
     async with open_site() as (site, url):
         tool = fetch(site, "127.0.0.1")
         site.names["inside.test"] = ["169.254.169.254"]
-        for target in ("http://inside.test/meta", "file:///etc/passwd", "http://ann:pw@site.test/"):
+        for target in ("http://inside.test/meta", "file:///etc/passwd", "http://ann:pw@site.test/", "http://[::1"):
             site.says("/a", "", status="302 Found", Location=target)
             assert (await call(tool, tmp_path, url=f"{url}/a", format="text")).is_error
-        assert site.asked == ["/a"] * 3
+        assert site.asked == ["/a"] * 4
+
+
+@pytest.mark.parametrize("host", ["a..b", "a" * 64 + ".test"])
+async def test_a_name_that_no_name_server_could_have_is_the_models_to_know(host: str) -> None:
+    with pytest.raises(ToolProblem, match="cannot be resolved"):
+        async with WebReader(PublicNetwork()).open(f"http://{host}/", timeout_s=1):
+            pass
 
 
 async def test_r32_a_second_answer_of_the_name_server_is_looked_at_too(tmp_path: Path) -> None:
