@@ -1,6 +1,7 @@
 """One step of the built-in agent: a model is asked once, and what it says goes into the turn."""
 
 import uuid
+from contextlib import suppress
 
 import msgspec
 import trio
@@ -53,7 +54,8 @@ class Step:
             await with_retries(self._ask, before_retry=self._take_back)
         except (ModelError, trio.Cancelled):
             if self._usage != Usage():
-                self._account()
+                with suppress(RuntimeError, ValueError):  # the turn is over, or nobody can have used that: told is why
+                    self._account()
             raise
         self._account()
         return StepResult(self._reason, tuple(self._calls), self._usage)
