@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import final
 
 import msgspec
+import structlog
 import trio
 
+from engine.errors import StoreError
 from engine.events.log import EventLog, Pending
 from engine.records.change import Change, CreateMessage
 from engine.records.ids import RunId, SessionId, WorkspaceId, new_message_id
@@ -26,6 +28,8 @@ KILLED_NOTE = "[The command was killed.]"
 OF_NO_RUN = RunId("")
 # Both streams in one, in the order of writing, without a line of ours before the first of the command.
 TOGETHER = 'exec 2>&1; exec "$0" -c "$1"'
+
+logger = structlog.get_logger(__name__)
 
 
 class ShellResult(msgspec.Struct, frozen=True):
@@ -62,7 +66,7 @@ class Shell:
     async def run(self, session_id: str, command: str, *, columns: int = 0) -> ShellResult:
         """Run a command, and return when it has ended and its message is stored.
 
-        Canceled, it leaves no process, and the message is on its way into the store. Raises NotFound, ChildSession,
+        Canceled, it leaves no process, and the message is on its way into the store, if that takes it. Raises NotFound, ChildSession,
         ToolProblem if the command cannot be started, what prompts are refused with, and StoreError: then it ran, and is
         not kept.
         """
@@ -80,7 +84,10 @@ class Shell:
             await job.wait()
         except trio.Cancelled:
             await seams.jobs.end(job)  # noqa: ASYNC102  (shielded and bounded there)
-            self._keep(session.id, command, result_of(job))  # nobody is there to wait for the commit
+            try:
+                self._keep(session.id, command, result_of(job))  # nobody is there to wait for the commit
+            except StoreError as error:
+                logger.warning("a command that ran is not kept", session_id=session.id, error=str(error))
             raise
         result = result_of(job)
         await self._keep(session.id, command, result).wait()

@@ -9,7 +9,10 @@ import trio
 
 from engine.agents.protocol import Turn
 from engine.agents.transcript import transcript
+from engine.errors import StoreUnavailable
+from engine.events.log import Pending
 from engine.models.offline import HELPER, INFOS
+from engine.records.change import Change
 from tests.doubles.engine import ScriptedAgent
 from tests.doubles.gate import Gate
 from tests.engine.tools.test_bash import alive, mark, until_alive
@@ -120,6 +123,27 @@ async def test_a_request_that_is_dropped_leaves_no_process_and_its_message_is_ke
         assert await trio.to_thread.run_sync(alive, marked) == []
         data = msgspec.to_builtins(kept[0].parts[0])
     assert (data["output"], data["exit_code"]) == ("begun\n[The command was killed.]", 137)
+
+
+async def test_a_cancel_is_none_the_less_one_when_the_store_takes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(change: Change) -> Pending:
+        raise StoreUnavailable("the store is behind")
+
+    marked = mark()
+    with trio.fail_after(BOUND_S):
+        async with open_api(tmp_path) as api, trio.open_nursery() as nursery:
+            workspace = api.backend.workspace(api.w.rpartition("/")[2])
+            nursery.start_soon(workspace.shell.run, api.session_id, f"sleep {marked}")
+            await until_alive(marked, 1)
+            with monkeypatch.context() as patched:
+                patched.setattr(api.backend.log, "submit", refuse)
+                nursery.cancel_scope.cancel()
+                with trio.CancelScope(shield=True):
+                    while nursery.child_tasks:
+                        await trio.sleep(0.01)
+            assert await trio.to_thread.run_sync(alive, marked) == []
 
 
 async def test_a_workspace_that_closes_kills_what_runs_and_starts_nothing_more(tmp_path: Path) -> None:
