@@ -14,6 +14,7 @@ import click
 from engine.errors import ConfigInvalid, CountermandError, StoreError
 from web.client_errors import ClientError, ServerProblem, ServerUnreachable
 from web.commands.exits import CANCELED, FAILED, PIPE_CLOSED, REFUSED, UNREACHABLE, USAGE
+from web.commands.visible import visible
 
 TOKEN_HINT = " (here: --token, --token-file or COUNTERMAND_TOKEN)"
 
@@ -105,7 +106,7 @@ def _show(failures: BaseExceptionGroup[Exception]) -> int:
     leaves = _leaves(failures)
     for leaf in leaves:
         hint = TOKEN_HINT if isinstance(leaf, ServerProblem) and leaf.status == 401 else ""
-        click.echo(f"countermand: {leaf}{hint}", err=True)
+        click.echo(f"countermand: {visible(str(leaf))}{hint}", err=True)
     return exit_code(leaves[0])
 
 

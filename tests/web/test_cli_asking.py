@@ -12,10 +12,13 @@ import pytest
 import trio
 
 from engine.records.question import Choice, Question
+from engine.records.run import RunState
 from tests.doubles.coder import script
 from tests.doubles.live_server import COMMAND, clean_environ
 from web.client_events import ClientEvent
+from web.client_run import RunResult
 from web.commands.asking import Asker, AskRules, read_answer, shown_question, shown_request
+from web.commands.run_output import PlainOutput
 from web.wire.requests import PermissionRequest, QuestionBatch, QuestionResponse
 
 ROOT = Path("/home/ann/project")
@@ -105,7 +108,16 @@ def test_a_request_is_shown_whole_and_cannot_move_the_cursor() -> None:
     assert "bash wants to execute in /home/ann/project" in shown
     assert "rm a[2Kls\n    rm b" in shown
     assert "\x1b" not in shown
+    path = f"{ROOT}/a\nAllow it? y (once), s (for this session), n: y"
+    lines = shown_request(permission(path=path)).splitlines()
+    assert all(line.startswith(("bash wants", "    ")) for line in lines if line), "no name of a file asks like us"
     assert "characters more]" in shown_request(permission(command="x" * 5000))
+
+
+def test_why_a_run_failed_is_shown_and_does_nothing_to_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    error = "bad\x1b]0;title\x07 request\u202e"
+    PlainOutput(is_quiet=True).finish(RunResult(run_id="r", session_id="s", state=RunState.FAILED, error=error))
+    assert capsys.readouterr().err == "countermand: run r failed: bad]0;title request\n"
 
 
 CHOICES = (Choice("pg", "Postgres"), Choice("lite", "SQLite", "small"))

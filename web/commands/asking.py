@@ -1,7 +1,6 @@
 """What `countermand run` answers for the person who called it: permissions and questions, as they come with the run."""
 
 import os
-import re
 import sys
 import termios
 from collections.abc import Callable, Mapping
@@ -15,13 +14,12 @@ import trio
 from engine.records.question import Question
 from web.client import CountermandClient
 from web.client_events import ClientEvent
+from web.commands.visible import visible
 from web.wire.requests import PermissionRequest, QuestionBatch, QuestionResponse
 
 SHOWN_MAX = 4000  # characters of one value
 READ = 4096
 
-# What moves the cursor or turns the direction of writing could make a command look like another one.
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _ACTIONS = {"y": "allow", "yes": "allow", "s": "allow_session", "session": "allow_session", "n": "deny", "no": "deny"}
 
 
@@ -134,8 +132,8 @@ class Asker:
 
 def shown_request(request: PermissionRequest) -> str:
     """What a tool wants to do, as a person is shown it."""
-    lines = [f"{request.tool_name} wants to {request.action} in {request.path}"]
-    lines += [request.description] if request.description else []
+    lines = [f"{request.tool_name} wants to {request.action} in {_value(request.path)}"]
+    lines += [_value(request.description)] if request.description else []
     lines += [f"  {name}: {_value(value)}" for name, value in _telling(request.params).items()]
     return "\n" + visible("\n".join(lines))
 
@@ -187,8 +185,3 @@ def read_answer(question: Question, line: str) -> QuestionResponse | None:
                 return None
             ids = tuple(dict.fromkeys(question.choices[each].id for each in chosen))
             return QuestionResponse(request_id=question.id, selected_ids=ids)
-
-
-def visible(text: str) -> str:
-    """The text without what a terminal would do something else with than show it."""
-    return _CONTROL.sub("", text)

@@ -13,6 +13,7 @@ from rich.console import Console
 from engine.records.run import RunState
 from web.client_run import RunReader, RunResult
 from web.client_text import TextPiece
+from web.commands.visible import visible
 
 # What a model says may hold codes that move the cursor, change colors or rename windows.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -57,7 +58,7 @@ class PlainOutput:
         """Say something about the run."""
         if not self._is_quiet:
             self._end_line()
-            click.echo(f"countermand: {text}", err=True)
+            click.echo(f"countermand: {visible(text)}", err=True)
 
     async def follow(self, run: RunReader) -> None:
         """Show words until there are no more."""
@@ -78,7 +79,7 @@ class PlainOutput:
             case RunState.CANCELED:
                 click.echo("countermand: canceled", err=True)
             case _:
-                why = result.error or "nobody said why"
+                why = visible(result.error) or "nobody said why"  # a provider's words may be in it
                 click.echo(f"countermand: run {result.run_id} {result.state.value}: {why}", err=True)
 
     async def _show(self, piece: TextPiece) -> None:
