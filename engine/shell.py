@@ -66,9 +66,9 @@ class Shell:
     async def run(self, session_id: str, command: str, *, columns: int = 0) -> ShellResult:
         """Run a command, and return when it has ended and its message is stored.
 
-        Canceled, it leaves no process, and the message is on its way into the store, if that takes it. Raises NotFound, ChildSession,
-        ToolProblem if the command cannot be started, what prompts are refused with, and StoreError: then it ran, and is
-        not kept.
+        Canceled, it leaves no process, and the message is on its way into the store, if that takes it. Raises NotFound,
+        ChildSession, ToolProblem if the command cannot be started, what prompts are refused with, and StoreError: then
+        it ran, and is not kept.
         """
         seams = self._seams
         session = await seams.sessions.get_own(session_id)

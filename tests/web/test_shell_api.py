@@ -141,8 +141,7 @@ async def test_a_cancel_is_none_the_less_one_when_the_store_takes_nothing(
                 patched.setattr(api.backend.log, "submit", refuse)
                 nursery.cancel_scope.cancel()
                 with trio.CancelScope(shield=True):
-                    while nursery.child_tasks:
-                        await trio.sleep(0.01)
+                    await wait_for(lambda: not nursery.child_tasks)
             assert await trio.to_thread.run_sync(alive, marked) == []
 
 
