@@ -45,6 +45,8 @@ _COUNT_MESSAGES = (
 )
 _OF_SESSION = "WHERE workspace_id = :workspace_id AND session_id = :id"
 
+CHILDREN = "SELECT * FROM sessions WHERE workspace_id = :workspace_id AND parent_id = :id ORDER BY rowid"
+
 
 def create_session(writing: Writing, write: CreateSession) -> bool:
     """→ SessionCreated; a taken id fails on the constraint."""
@@ -84,8 +86,7 @@ def delete_session(writing: Writing, write: DeleteSession) -> bool:
     live = f"SELECT 1 FROM runs {_OF_SESSION} AND state IN ('accepted', 'queued', 'active')"
     if session is None or writing.row(live, id=session.id) is not None:
         return False
-    children = "SELECT * FROM sessions WHERE workspace_id = :workspace_id AND parent_id = :id ORDER BY rowid"
-    for child in writing.rows(children, id=session.id):
+    for child in writing.rows(CHILDREN, id=session.id):
         _delete_one(writing, rows.session_from_row(child))
     _delete_one(writing, session)
     return True

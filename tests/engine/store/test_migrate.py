@@ -9,6 +9,7 @@ import pytest
 
 from engine.errors import StoreNewer
 from engine.store.migrate import known_schema, migrate, schema_of
+from engine.store.sqlite_session_writes import CHILDREN
 
 
 @pytest.fixture
@@ -37,12 +38,21 @@ def test_an_empty_database_is_brought_to_the_known_schema(db: sqlite3.Connection
     assert list(db.iterdump()) == before
 
 
+def test_the_children_of_a_session_are_found_without_reading_all_sessions(db: sqlite3.Connection) -> None:
+    migrate(db, "x.db")
+    plan = db.execute(f"EXPLAIN QUERY PLAN {CHILDREN}", {"workspace_id": "w", "id": "s"}).fetchall()
+    assert [row[3] for row in plan] == [
+        "SEARCH sessions USING INDEX sessions_by_parent (workspace_id=? AND parent_id=?)"
+    ]
+
+
 def test_every_migration_is_shipped_with_the_package() -> None:
     names = sorted(file.name for file in resources.files("engine.store.migrations").iterdir())
     assert [name for name in names if name.endswith(".sql")] == [
         "0001_initial.sql",
         "0002_requests_and_files.sql",
         "0003_open_requests.sql",
+        "0004_children.sql",
     ]
     assert "__init__.py" in names, "only what is in a package is in the wheel"
 
