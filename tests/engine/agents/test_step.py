@@ -1,6 +1,6 @@
 """A step that is broken off accounts for what it used, and stays broken off whatever comes of that."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -8,7 +8,7 @@ import trio
 
 from engine.agents.step import Step
 from engine.models.offline import HELPER, INFOS
-from engine.models.protocol import Chunk, ModelRequest, UsageReport
+from engine.models.protocol import ModelRequest, ModelStream, UsageReport
 from engine.records.run import Usage
 from tests.engine.agents.fake_turn import FakeTurn
 
@@ -19,9 +19,9 @@ class Counting:
     info = INFOS[HELPER]
 
     @asynccontextmanager
-    async def open_stream(self, request: ModelRequest) -> AsyncIterator[AsyncIterator[Sequence[Chunk]]]:
-        async def stream() -> AsyncIterator[Sequence[Chunk]]:
-            yield [UsageReport(Usage(input_tokens=1))]
+    async def open_stream(self, request: ModelRequest) -> AsyncIterator[ModelStream]:
+        async def stream() -> ModelStream:
+            yield (UsageReport(Usage(input_tokens=1)),)
             await trio.sleep_forever()
 
         yield stream()
