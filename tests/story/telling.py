@@ -64,7 +64,7 @@ class Ann:
     async def _watch(self, events: Any, nursery: trio.Nursery) -> None:
         async for event in events:
             if event.type == "permission_request":
-                nursery.start_soon(self._answer, msgspec.json.decode(event.payload, type=PermissionRequest))
+                nursery.start_soon(self._answer, event.payload)
             else:
                 self._see(event)
 
