@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.doubles.asgi_client import Response
 from tests.web.api import CLIENT, NOBODY, Api, filled, open_api
 from web.auth import TokenStore, WebSettings
 
@@ -307,40 +308,44 @@ def test_there_are_at_least_eighty_rows_and_their_names_differ() -> None:
     assert len({row.name for row in ROWS}) == len(ROWS)
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 async def test_r03_a_bad_request_is_refused_and_its_fault_is_named(
-    row: Bad, tmp_path: Path, autojump_clock: object
+    tmp_path: Path, autojump_clock: object, subtests: pytest.Subtests
 ) -> None:
+    """All against one server: what one of them left behind, the next would meet."""
     tokens = TokenStore(tmp_path / "tokens.json")
     secrets = {scope: tokens.create(scope, scope, now_us=0) for scope in ("read", "run", "admin")}
     web = WebSettings(token_file=tmp_path / "tokens.json", max_body_bytes=MAX_BODY)
     async with open_api(tmp_path, web=web) as api:
         accepted = (await api.send("a prompt that is good")).json()
         run = await api.ended(accepted["run_id"])
-        before = (await api.client.get(f"{api.w}/runs")).json()
         words = {"{W}": api.w, "{S}": api.session_id, "{R}": run["id"], "{T:admin}": secrets["admin"]}
+        for row in ROWS:
+            with subtests.test(row.name):
+                before = (await api.client.get(f"{api.w}/runs")).json()
+                client = api.client if row.over == "unix" else api.tcp(secrets.get(row.over))
+                answer = await client.request(
+                    row.method,
+                    filled(row.target, words),
+                    json=filled(row.json, words),
+                    body=filled(row.body, words),
+                    headers=filled(row.headers, words),
+                )
+                _assert_says(row, answer)
+                assert (await api.client.get(f"{api.w}/runs")).json() == before  # nothing of it is left
+                _assert_consistent(api)
 
-        client = api.client if row.over == "unix" else api.tcp(secrets.get(row.over))
-        answer = await client.request(
-            row.method,
-            filled(row.target, words),
-            json=filled(row.json, words),
-            body=filled(row.body, words),
-            headers=filled(row.headers, words),
-        )
 
-        assert answer.status == row.status, answer
-        assert answer.headers["content-type"] == "application/json"
-        body = answer.json()
-        assert set(body) <= {"message", "type", "field"}
-        assert body["type"]
-        assert row.says in body["message"], body
-        assert row.field_named in (None, body.get("field"))
-        assert row.type in (None, body["type"])
-        assert ("allow" in answer.headers) == (row.status == 405)
-        assert ("www-authenticate" in answer.headers) == (row.status == 401 or body["type"] == "scope_too_narrow")
-        assert (await api.client.get(f"{api.w}/runs")).json() == before  # nothing of it is left
-        _assert_consistent(api)
+def _assert_says(row: Bad, answer: Response) -> None:
+    assert answer.status == row.status, answer
+    assert answer.headers["content-type"] == "application/json"
+    body = answer.json()
+    assert set(body) <= {"message", "type", "field"}
+    assert body["type"]
+    assert row.says in body["message"], body
+    assert row.field_named in (None, body.get("field"))
+    assert row.type in (None, body["type"])
+    assert ("allow" in answer.headers) == (row.status == 405)
+    assert ("www-authenticate" in answer.headers) == (row.status == 401 or body["type"] == "scope_too_narrow")
 
 
 def _assert_consistent(api: Api) -> None:
