@@ -175,7 +175,10 @@ def test_a_header_counts_before_a_cookie_and_a_wrong_one_is_no_nobody(tmp_path: 
 # Routes
 
 OPEN = {"health", "ready", "openapi", "docs", "root", "sign_in", "sign_out"}
-ADMIN = {"control", "choose_model"}
+ADMIN = {
+    "control", "choose_model", "set_config", "remove_config", "set_compact", "set_provider_key", "import_copilot",
+    "refresh_oauth", "enable_docker_mcp", "disable_docker_mcp",
+}  # fmt: skip
 CHANGES = {"POST", "PUT", "DELETE"}
 
 
@@ -196,7 +199,8 @@ def tokens(tmp_path: Path) -> dict[str, str]:
 
 
 def path_of(path: str, api: Api) -> str:
-    return path.replace("/v1/workspaces/{id}", api.w).format(sid=api.session_id, rid="r1", client_id=NOBODY)
+    ids = {"sid": api.session_id, "rid": "r1", "client_id": NOBODY, "name": "none"}
+    return path.replace("/v1/workspaces/{id}", api.w).format(**ids)
 
 
 async def test_each_route_lets_in_its_scope_and_wider_ones_and_no_other(
