@@ -13,6 +13,7 @@ from engine.records.message import Message
 from engine.store.protocol import EventRange, Store
 
 PAGE = 256  # events read from the log at once
+AT_ONCE = 32  # events given out at once: what is made of more would keep everybody else waiting (R29)
 PAGE_BYTES = 4 << 20  # but no more than this, as they are stored: one event may hold a whole long message
 
 
@@ -80,7 +81,7 @@ class Feed:
         self._replay_from(numbers)
 
     async def receive(self) -> list[Event]:
-        """Wait for events and take some, at least one, in order.
+        """Wait for events and take some, at least one and at most `AT_ONCE`, in order.
 
         Canceled, it has lost nothing. Raises `trio.EndOfChannel` when the workspace is closed and everything durable
         was given out, and `StoreUnavailable` when the log cannot be read; calling it again then goes on.
@@ -88,7 +89,7 @@ class Feed:
         await trio.lowlevel.checkpoint()
         while not self._due:
             await self._advance()
-        events, self._due = self._due, []
+        events, self._due = self._due[:AT_ONCE], self._due[AT_ONCE:]
         return events
 
     async def _advance(self) -> None:

@@ -6,7 +6,7 @@ import trio.testing
 from trio.testing import MockClock
 
 from engine.errors import StoreUnavailable
-from engine.events.feed import PAGE, PAGE_BYTES, open_feed
+from engine.events.feed import AT_ONCE, PAGE, PAGE_BYTES, open_feed
 from engine.records.event import MessageProgress, MessageSnapshot, Reset
 from engine.records.ids import WorkspaceId
 from tests.doubles.gate import Gate
@@ -59,11 +59,11 @@ async def test_r28_a_reader_of_a_log_that_nobody_has_written_to_since_the_start(
     assert (from_now.numbers, from_the_start.numbers) == ([2], [1, 2])
 
 
-async def test_r28_long_logs_are_read_in_pages(scene: Scene, autojump_clock: MockClock) -> None:
+async def test_r29_long_logs_are_given_out_a_few_events_at_a_time(scene: Scene, autojump_clock: MockClock) -> None:
     await scene.happen(2 * PAGE + 3)
     async with scene.watch(0) as watcher:
-        sizes = [len(await watcher.receive()) for _ in range(3)]
-        assert sizes == [PAGE, PAGE, 4]
+        sizes = [len(await watcher.receive()) for _ in range(2 * PAGE // AT_ONCE + 1)]
+        assert sizes == [AT_ONCE] * (2 * PAGE // AT_ONCE) + [4]
         await watcher.catch_up()
         assert watcher.numbers == upto(2 * PAGE + 4)
 
