@@ -41,7 +41,7 @@ serve: $(PROJECT_STAMP)  ## start the server; ARGS="…" for its options
 	@exec $(BIN)/countermand serve $(ARGS)
 
 test: $(PROJECT_STAMP) $(DEV_STAMP)  ## run the tests; ARGS="…" for pytest
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses=2 --dist=worksteal $(ARGS)
 
 demo: $(PROJECT_STAMP) $(DEV_STAMP)  ## watch a mistake being found and mended over the HTTP API, in a repository made for it
 	@$(BIN)/python -m tests.story $(ARGS)
