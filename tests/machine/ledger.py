@@ -119,7 +119,8 @@ class Ledger:
         self.asked: list[Asked] = []
         self.durable: dict[int, Durable] = {}
         self.stops: dict[int, int] = {}  # when each server was told to stop, or killed
-        self.kills: set[int] = set()  # the servers that were killed
+        self.drains: set[int] = set()  # the servers that were told to stop
+        self.kills: set[int] = set()  # the servers that were killed, some of them while they stopped
         self.violations: list[str] = []
         self.story: list[str] = []
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, multiple, precondition, rule
 
 from tests.explorer.scenario import Disk
+from tests.machine.drawn import ANSWERS, BAD_BODIES, BRIEFLY, CHANGES, LAGS, LATE, NAMED, PAUSES, POLICIES, SCRIPTS
 from tests.machine.ledger import Call, Sent
 from tests.machine.promises import broken
 from tests.machine.pump import Pump
@@ -19,30 +20,6 @@ from tests.machine.world import OPEN, World
 T = TypeVar("T")
 
 MOST_SESSIONS = 3
-
-# How long others may run before the next step: until nothing moves any more, or for some turns of the scheduler.
-PAUSES = st.sampled_from((None, 0, 1, 2, 3, 4, 6, 9, 13, 18, 25, 40))
-LAGS = st.lists(st.sampled_from((0, 0, 1, 3, 7)), min_size=1, max_size=3).map(tuple)
-POLICIES = st.sampled_from(("enqueue", None, "steer", "interrupt", "reject"))
-NAMED = st.sampled_from(("id", "", "key", "both"))  # what a prompt may be sent again under
-CHANGES = st.sampled_from(("text", "session", "if_busy"))
-SCRIPTS = st.sampled_from((
-    ("hold",), (), ("say",), ("say", "hold"), ("say", "steered", "hold"), ("say", "hold", "steered", "further", "say"),
-    ("hold", "say", "further", "hold"), ("fail",), ("say", "bug"), ("ms:50", "say"), ("say", "call:30", "further"),
-    ("call:30", "hold"), ("think", "say:9", "turns:3", "hold"),
-))  # fmt: skip
-ANSWERS = st.sampled_from((("say",), ("fail",), ("steered", "further", "say"), ("call:20", "further", "say"), ("bug",)))
-BAD_BODIES: tuple[tuple[int, bytes], ...] = (
-    (400, b'{"session_id": "S", "prompt": " "}'),
-    (400, b'{"session_id": "", "prompt": "bad"}'),
-    (404, b'{"session_id": "nobody", "prompt": "bad"}'),
-    (400, b'{"session_id": "S", "prompt": "bad", "if_busy": "perhaps"}'),
-    (400, b'{"session_id": "S", "prompt": "bad", "timeout_s": -1}'),
-    (400, b'{"session_id": "S", "prompt": "bad", "run_id": "a/b"}'),
-    (400, b'{"session_id": "S", "prompt": "bad", "model": "nobody/nothing"}'),
-    (400, b'{"session_id": "S", "prompt": "bad", "attachments": [{"mime_type": "text/plain", "content": "*"}]}'),
-    (400, b'{"session_id": "S", "prompt": '),
-)
 
 
 class ServiceMachine(RuleBasedStateMachine):
@@ -61,7 +38,7 @@ class ServiceMachine(RuleBasedStateMachine):
         self._has_failed = False
 
     @initialize(
-        target=sessions, seed=st.integers(0, 999), before=LAGS, after=LAGS, slots=st.sampled_from((64, 1)),
+        target=sessions, seed=st.integers(0, 999), before=LAGS, after=LATE, slots=st.sampled_from((64, 1)),
         queue=st.sampled_from((100, 2)),
     )  # fmt: skip
     def begin(self, seed: int, before: Any, after: Any, slots: int, queue: int) -> str:
@@ -88,6 +65,8 @@ class ServiceMachine(RuleBasedStateMachine):
         self, session: str, script: Any, if_busy: Any, named: str, timeout_s: Any, on_crash: Any, pause: Any
     ) -> Sent:
         """Send a prompt."""
+        if self.world.server.is_gone.is_set():
+            self.start_server(None)  # who has something to do does not wait for whoever looks after the server
         name = f"p{len(self.world.ledger.sent)}"
         sent = Sent(
             name=name, session_id=session, text=" ".join((name, *script)), if_busy=if_busy, timeout_s=timeout_s,
@@ -97,6 +76,18 @@ class ServiceMachine(RuleBasedStateMachine):
         self.world.ledger.sent.append(sent)
         self._send_prompt(sent, pause)
         return sent
+
+    @rule(
+        target=prompts, session=sessions, pause=PAUSES,
+        row=st.lists(st.tuples(SCRIPTS, POLICIES, NAMED, BRIEFLY), min_size=2, max_size=4),
+    )  # fmt: skip
+    def post_in_a_row(self, session: str, row: Any, pause: Any) -> Any:
+        """Send several prompts, so that they wait for each other (R14, R15)."""
+        sent = [
+            self.post(session, script, if_busy, named, None, None, briefly) for script, if_busy, named, briefly in row
+        ]
+        self._do(pause)
+        return multiple(*sent)
 
     @rule(prompt=prompts, pause=PAUSES)
     def post_again(self, prompt: Sent, pause: Any) -> None:
@@ -142,13 +133,31 @@ class ServiceMachine(RuleBasedStateMachine):
     @rule(session=sessions, pause=PAUSES)
     def cancel_session(self, session: str, pause: Any) -> None:
         """Cancel everything in a session."""
-        self._send("cancel session", "POST", f"agent/sessions/{session}/cancel", pause, target=session)
+        self._cancel_session(session, pause)
 
     @rule(prompt=prompts, pause=PAUSES)
     def cancel_run(self, prompt: Sent, pause: Any) -> None:
         """Cancel the run of a prompt, if its id is known."""
         if prompt.told_id is not None:
             self._send("cancel run", "POST", f"runs/{prompt.told_id}/cancel", pause, target=prompt.told_id)
+
+    @rule(
+        target=prompts, session=sessions, script=SCRIPTS, if_busy=POLICIES, named=NAMED, briefly=BRIEFLY,
+        cancel=st.sampled_from(("session", "run", "queue")), pause=PAUSES,
+    )  # fmt: skip
+    def post_and_cancel(
+        self, session: str, script: Any, if_busy: Any, named: str, briefly: int, cancel: str, pause: Any
+    ) -> Sent:
+        """Send a prompt, and cancel it on its way in (R07, R09)."""
+        sent: Sent = self.post(session, script, if_busy, named, None, None, briefly)
+        match cancel:
+            case "session":
+                self.cancel_session(session, pause)
+            case "run":
+                self.cancel_run(sent, pause)
+            case "queue":
+                self.clear_queue(session, pause)
+        return sent
 
     @rule(session=sessions, pause=PAUSES)
     def clear_queue(self, session: str, pause: Any) -> None:
@@ -247,6 +256,12 @@ class ServiceMachine(RuleBasedStateMachine):
         """Kill the server."""
         self._step(self.world.kill)
 
+    @precondition(lambda self: self.world.is_reachable)
+    @rule(session=sessions)
+    def cancel_and_kill(self, session: str) -> None:
+        """Cancel everything in a session, and kill the server as soon as it has answered (R11)."""
+        self._step(partial(self.world.kill, once=self._cancel_session(session, 0)))
+
     @precondition(lambda self: self.world.server.is_gone.is_set())
     @rule(pause=PAUSES)
     def start_server(self, pause: Any) -> None:
@@ -295,6 +310,9 @@ class ServiceMachine(RuleBasedStateMachine):
         call = Call(kind=kind, method=method, path=path, **more)
         self._do(pause, partial(self.world.send, call))
         return call
+
+    def _cancel_session(self, session: str, pause: Any) -> Call:
+        return self._send("cancel session", "POST", f"agent/sessions/{session}/cancel", pause, target=session)
 
     def _attach(self, run_id: str | None, start: str | None, deltas: bool, pause: Any) -> Reader:
         reader = Reader(self.world.ledger, f"r{len(self.world.readers)}", run_id=run_id, deltas=deltas)

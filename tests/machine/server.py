@@ -71,6 +71,7 @@ class Server:
         """Stop it, as SIGTERM does (R24)."""
         self._ledger.tell(f"server {self.number} is told to stop within {drain_s:g} s")
         self._ledger.stops.setdefault(self.number, self._ledger.tick())
+        self._ledger.drains.add(self.number)
         self._drain_s = drain_s
         self._ended.set()
 

@@ -23,6 +23,7 @@ from tests.machine.server import Server
 REST_S = 400.0  # virtual seconds until everything must be at rest
 GLANCE_S = 0.25  # between two looks whether it is
 UNWIND_S = 3.0
+ANSWER_TURNS = 200  # of the scheduler; nothing that is waited for without time takes more
 
 MEMORY = Memory()
 
@@ -97,9 +98,14 @@ class World:
         self.ledger.tell(f"{seconds:g} s pass")
         await trio.sleep(seconds)
 
-    async def kill(self) -> None:
-        """Kill the server, and wait until it is gone."""
-        self.server.kill()
+    async def kill(self, *, once: Call | None = None) -> None:
+        """Kill the server, at once or in the step in which this is answered, and wait until it is gone."""
+        for _ in range(ANSWER_TURNS):
+            if once is None or once.status:
+                break
+            await trio.lowlevel.checkpoint()
+        if not self.server.is_gone.is_set():
+            self.server.kill()
         await self.server.is_gone.wait()
 
     async def rest(self) -> Account:

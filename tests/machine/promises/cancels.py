@@ -22,13 +22,14 @@ def named_runs_end_canceled(book: Book) -> Iterator[str]:
 
 
 def cancels_cover_what_was_there(book: Book) -> Iterator[str]:
-    """R07, R12: a run that a client knew to be accepted is covered, unless its ending was stored before the cancel."""
+    """R07, R12: a run whose acceptance was stored when the cancel was sent is covered, unless its ending was stored
+    before the cancel."""
     for call in book.ledger.of("cancel session", "cancel run"):
         if call.status != 200:
             continue
         for life in book.lives.values():
             is_meant = call.target == (life.id if call.kind == "cancel run" else life.session_id)
-            if is_meant and life.first_told < call.began and not is_named_or_over(life, call):
+            if is_meant and life.accepted.moment < call.began and not is_named_or_over(life, call):
                 yield f"{life} was there when {call.kind} {call.target} was sent, and was not covered (R07)"
 
 
@@ -92,7 +93,7 @@ def has_closing(book: Book, life: Life) -> bool:
 
 def has_stop(book: Book, life: Life) -> bool:
     """Whether it had begun, alone or in another's turn, when its server stopped. What waits is left for later (R24)."""
-    stops = (moment for server, moment in book.ledger.stops.items() if server not in book.ledger.kills)
+    stops = (moment for server, moment in book.ledger.stops.items() if server in book.ledger.drains)
     has_begun = life.begun is not None or bool(life.run["steered_into"])
     return has_begun and any(life.first_sent < moment < life.ended_moment for moment in stops)
 
@@ -125,7 +126,7 @@ def interrupts_cover_what_was_there(book: Book) -> Iterator[str]:
         if life.run["if_busy"] != "interrupt":
             continue
         for other in book.by_session[life.session_id]:
-            was_there = other is not life and other.first_told < life.first_sent
+            was_there = other is not life and other.accepted.moment < life.first_sent
             if was_there and other.ended_moment > life.accepted.moment and other.state != "canceled":
                 yield f"{other} was there when {life} interrupted, and ended {other.state} (R15)"
 
@@ -136,7 +137,8 @@ def closing_waits_for_the_ends(book: Book) -> Iterator[str]:
     for call in (*book.closings(), *book.ledger.of("delete session")):
         for life in book.lives.values():
             is_meant = call.kind == "close" or call.target == life.session_id
-            if call.status == 200 and is_meant and life.first_told < call.began and life.ended_moment > call.answered:
+            was_there = is_meant and life.accepted.moment < call.began
+            if call.status == 200 and was_there and life.ended_moment > call.answered:
                 yield f"{life} ended after {call.kind} was answered (R23)"
 
 
