@@ -166,7 +166,9 @@ class Backend:
 
     async def delete_workspace(self, workspace_id: str) -> None:
         """Close a workspace: its runs are canceled, and have ended when this returns (R23). Its sessions stay stored.
-        An unknown one is no error."""
+        An unknown one is no error. Raises ServerStopping: what waits is left for the next start then (R24)."""
+        if self.is_stopping:
+            raise ServerStopping
         host = self._hosts.find(workspace_id)
         if host is None:
             await trio.lowlevel.checkpoint()

@@ -188,6 +188,7 @@ async def test_r04_a_server_that_is_leaving_accepts_nothing_and_says_so(tmp_path
             ("GET", "/v1/ready", None),
             ("POST", f"{api.w}/agent", {"session_id": api.session_id, "prompt": "late"}),
             ("POST", "/v1/workspaces", {"path": str(tmp_path)}),
+            ("DELETE", api.w, None),  # what waits goes on at the next start: nobody may be told that it has ended
         ):
             answer = await api.client.request(method, target, json=body)
             assert (answer.status, answer.json()["type"]) == (503, "server_stopping"), target

@@ -70,7 +70,7 @@ class CloseWorkspace(Operation, frozen=True, kw_only=True):
             try:
                 await backend.delete_workspace(WORKSPACE)
             except CountermandError as error:
-                world.expect(error, StoreUnavailable)
+                world.expect(error, ServerStopping, StoreUnavailable)
         world.tell("closed workspace")
 
     async def _open_again(self, world: World) -> None:
