@@ -5,7 +5,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from tests.machine.machine import ServiceMachine
 from tests.machine.play import settings_for
 
-EXAMPLES = 50
+EXAMPLES = 40
 
 
 def test_no_promise_is_broken_in_a_fixed_number_of_examples() -> None:
