@@ -183,8 +183,11 @@ class Runner:
         self, run: AcceptedRun, lane: SessionDispatch, turn: RunTurn | None, outcome: Outcome | None
     ) -> None:
         is_begun = turn is not None and not turn.was_refused
-        if run.is_canceled or outcome is None or outcome.state is not RunState.COMPLETED:
-            await self._seams.end_run(run.record.id)  # no process outlives a turn that was cut short (R10)
+        # No process outlives a turn that was cut short (R10): also one that ends canceled only because of a record that
+        # is committed already, or on its way, while its flag is not set yet (R15).
+        may_be_canceled = run.is_canceled or run.reason_on_record is not None
+        if may_be_canceled or outcome is None or outcome.state is not RunState.COMPLETED:
+            await self._seams.end_run(run.record.id)
         if outcome is None and not run.is_canceled and run.reason_on_record is None:
             # Nobody canceled it: it was parked, or its workspace goes down under it, by a failure of its own or with
             # the whole server. What has not begun, or is to be retried, stays as it is for the next opening (R24, R25).
@@ -209,6 +212,8 @@ class Runner:
             logger.error("ending crashed", run_id=run.record.id, exc_info=group)
             turn.end()
             await self.settler.settle_bare((run, *ending), failed(INTERNAL), returning)
+        if run.is_canceled and not may_be_canceled:  # between two tries to write an ending that was a good one
+            await self._seams.end_run(run.record.id)
 
     def _begin(self, run: AcceptedRun, lane: SessionDispatch) -> RunTurn:
         """Send on its way what makes the run active, and give it its turn."""

@@ -17,7 +17,7 @@ from engine.tools.toolbox import OpenTools
 from tests.doubles.coder import RecordingModel, coder, script
 from tests.doubles.engine import ScriptedAgent, Watched, open_watched
 from tests.doubles.gate import Gate
-from tests.doubles.holding_store import HoldingStore, settles
+from tests.doubles.holding_store import HoldingStore, accepts, settles
 from tests.doubles.tools import GateTool
 
 
@@ -224,7 +224,7 @@ def outline(messages: list[Message]) -> list[tuple[Role, str, FinishReason | Non
     return [(m.role, m.text, m.finish.reason if m.finish else None) for m in messages]
 
 
-@pytest.mark.parametrize("end", ["canceled", "failed", "completed"])
+@pytest.mark.parametrize("end", ["canceled", "interrupted on record", "failed", "completed"])
 async def test_r10_what_a_run_has_left_running_is_ended_before_its_terminal_event_unless_it_ended_well(
     autojump_clock: object, tmp_path: object, end: str
 ) -> None:
@@ -239,14 +239,28 @@ async def test_r10_what_a_run_has_left_running_is_ended_before_its_terminal_even
 
         yield OpenTools(tools={"wait": tool}, end_run=end_run)
 
-    steps = [[{"tool": "wait"}], [{"fail": "bad_request"}] if end == "failed" else [{"text": "done"}]]
-    async with open_watched(
-        path=str(tmp_path), tools=open_tools, wrap_store=lambda store: keep(stores, store), **coder(RecordingModel())
-    ) as watched:
-        run = await watched.send(script(*steps))
+    last_words = Gate()
+    ends: list[dict[str, object]] = [{"fail": "bad_request"}] if end == "failed" else [{"text": "done"}]
+    model = RecordingModel(gates={"last words": last_words})
+    async with (
+        open_watched(
+            path=str(tmp_path), tools=open_tools, wrap_store=lambda store: keep(stores, store), **coder(model)
+        ) as watched,
+        trio.open_nursery() as nursery,
+    ):
+        run = await watched.send(script([{"tool": "wait"}], [{"gate": "last words"}, *ends]))
         await tool.gate.reached()
         if end == "canceled":
             await watched.workspace.cancel_run(run.id)
         tool.gate.open()
-        assert (await watched.ended(run)).state.value == end
+        if end == "interrupted on record":
+            # Its cancel is committed, with the prompt that interrupts; the flag is to come.
+            await last_words.reached()
+            committed = stores[0].hold(accepts("now"), after=True)
+            nursery.start_soon(lambda: watched.send("now", run_id="now", if_busy="interrupt"))
+            await committed.reached()
+        last_words.open()
+        await trio.testing.wait_all_tasks_blocked()
+        stores[0].release()
+        assert (await watched.ended(run)).state.value == ("canceled" if "record" in end else end)
     assert ended == [(run.id, False)] * (end != "completed")

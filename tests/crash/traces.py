@@ -57,7 +57,8 @@ def check_files(workspace: Path, messages: Mapping[RunId, list[Message]], runs: 
         for done, name in (each for message in written for each in writes_done(message)):
             if name not in found:
                 raise Violation(f"run {run_id} has written file {name}, and it is not there")
-            if done == "Wrote" and is_only_one and found[name] != content(name, VERSIONS[1]):
+            is_its_own = name.partition(".")[0] == runs[run_id].prompt.text.split()[0]  # not that of one it took in
+            if done == "Wrote" and is_only_one and is_its_own and found[name] != content(name, VERSIONS[1]):
                 raise Violation(f"run {run_id} has replaced file {name}, and it is {found[name]!r}")
 
 
