@@ -5,6 +5,7 @@ from collections import defaultdict
 
 import msgspec
 
+from engine.errors import StoreUnavailable
 from engine.records.event import RunChanged, RunCompleted
 from engine.records.run import RunRecord, RunState
 from tests.explorer.ledger import Asked, Ledger
@@ -32,7 +33,9 @@ class Life(msgspec.Struct):
     ended: Moment | None = None
     ending: RunCompleted | None = None
     asked: list[Asked] = []  # the calls that were answered with it
-    unheard: list[Asked] = []  # those that may have made it, and hung up before they were answered
+    unheard: list[
+        Asked
+    ] = []  # those that may have made it, and were not told: they hung up, or the store was in trouble
     answered: int = 0  # how often an agent was asked
 
     @property
@@ -95,7 +98,7 @@ class Book:
         for asked in self.ledger.asked:
             if asked.run is not None and asked.run.id in self.lives:
                 self.lives[asked.run.id].asked.append(asked)
-            elif asked.run is None and asked.error is None:
+            elif asked.run is None and isinstance(asked.error, StoreUnavailable | None):
                 for life in self.by_session[asked.prompt.session_id]:
                     if life.record.prompt.text == asked.prompt.text:
                         life.unheard.append(asked)
