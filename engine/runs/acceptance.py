@@ -4,6 +4,7 @@ import base64
 import binascii
 import hashlib
 import math
+from functools import cache
 
 import msgspec
 from msgspec.structs import fields
@@ -16,7 +17,6 @@ from engine.settings import EngineSettings
 from engine.store.protocol import StoredRun
 
 KEY_MAX = 255  # characters of an idempotency key
-_COUNTING = tuple((field.name, field.default) for field in fields(Prompt) if field.name != "idempotency_key")
 
 
 class Accepted(msgspec.Struct, frozen=True):
@@ -79,13 +79,19 @@ def check_attachment(field: str, attachment: Attachment, limit: int) -> None:
             raise AttachmentInvalid(f"{field}.content", f"is {attachment.mime_type}, but not UTF-8 text") from None
 
 
+@cache
+def _counting(kind: type[Prompt]) -> tuple[tuple[str, object], ...]:
+    """The fields of a prompt that count, with what they are when nobody asks for anything."""
+    return tuple((field.name, field.default) for field in fields(kind) if field.name != "idempotency_key")
+
+
 def request_hash(prompt: Prompt) -> str:
     """What two requests under the same key must agree on (R06). The key itself and a made-up run id do not count.
 
     What is not asked for does not count either, so that a later version, which can be asked for more, still knows the
     requests of this one.
     """
-    asked = {name: value for name, usual in _COUNTING if (value := getattr(prompt, name)) != usual}
+    asked = {name: value for name, usual in _counting(type(prompt)) if (value := getattr(prompt, name)) != usual}
     return hashlib.sha256(msgspec.json.encode(asked, order="sorted")).hexdigest()
 
 

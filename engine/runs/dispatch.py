@@ -109,6 +109,13 @@ class SessionDispatch:
             self.active = None
         return self._take_next()
 
+    def put_back(self, run: AcceptedRun) -> None:
+        """The active run has not begun, and is not to begin here: it waits again, as the first of a lane that starts
+        nothing any more (R24). So a cancel still finds it (R07)."""
+        self.active = None
+        run.stage = Stage.QUEUED
+        self._waiting.insert(0, run)
+
     def cancel(self, reason: str) -> Cancellation:
         """Flag every run of the lane: active, steered, queued, and accepted but not entered (R07)."""
         return self.cancel_runs(self._members(), reason)

@@ -13,7 +13,7 @@ from engine.events.log import EventLog, Pending
 from engine.records.change import Change, CreateMessage, QueueRun, StartRun, Write
 from engine.records.ids import SessionId, WorkspaceId
 from engine.records.run import OnCrash, RunError, RunRecord, RunState
-from engine.runs.accepted import AcceptedRun
+from engine.runs.accepted import AcceptedRun, Stage
 from engine.runs.answering import Answering, first_leaf
 from engine.runs.dispatch import Entry, SessionDispatch
 from engine.runs.message_writer import MessageOutlet
@@ -120,6 +120,8 @@ class Runner:
                 await self.settler.settle_unbegun(current, canceled(current.cancel_reason or ""))
             else:
                 await self._perform(current, lane)
+                if current.stage is Stage.QUEUED:  # the server stops: it waits for the next start, or for its cancel
+                    return
             current, entry = lane.leave(current), Entry.START
         self._seams.drop_lane(run.record.session_id)
 
@@ -194,8 +196,7 @@ class Runner:
             if not is_begun or run.record.prompt.on_crash is OnCrash.RETRY:
                 if turn is not None:
                     turn.end()
-                run.mark_settled()
-                await trio.lowlevel.cancel_shielded_checkpoint()
+                await leave(run, lane, is_begun=is_begun)
                 return
             outcome = interrupted(STOPPED)
         if run.is_canceled or outcome is None:
@@ -274,3 +275,12 @@ class Runner:
 
     def _submit(self, *writes: Write) -> Pending:
         return self._seams.log.submit(Change(self._seams.workspace_id, self._seams.now_us(), writes))
+
+
+async def leave(run: AcceptedRun, lane: SessionDispatch, *, is_begun: bool) -> None:
+    """Leave a run to the next start. While the server only drains, a cancel still finds one that was parked (R07)."""
+    if run.parked and not is_begun:
+        lane.put_back(run)
+    else:
+        run.mark_settled()
+    await trio.lowlevel.cancel_shielded_checkpoint()

@@ -137,8 +137,9 @@ async def test_r24_second_signal_in_the_same_moment_skips_the_wait(autojump_cloc
         assert trio.current_time() == start
 
 
-async def test_r24_run_may_be_canceled_during_the_drain(autojump_clock: object, tmp_path: object) -> None:
-    async with open_staged(At.QUEUE, tmp_path, check=False) as staged:
+@pytest.mark.parametrize("at", [At.QUEUE, At.SLOT])
+async def test_r24_run_may_be_canceled_during_the_drain(at: At, autojump_clock: object, tmp_path: object) -> None:
+    async with open_staged(at, tmp_path, check=False) as staged:
         start = trio.current_time()
         staged.watched.backend.begin_shutdown(DRAIN_S)
         await trio.sleep(1)
