@@ -16,7 +16,7 @@ from tests.explorer.disk import Memory, furnish
 from tests.explorer.rules import violations
 from tests.explorer.scenario import Scenario
 from tests.explorer.scenarios import scenario_of
-from tests.explorer.schedule import TaskOrder, begin, decided, hushed, quickened, schedule_clock
+from tests.explorer.schedule import TaskOrder, begin, decided, quickened, quietly_collect, schedule_clock
 from tests.explorer.world import World
 
 COLLECT_EVERY = 200  # schedules between two collections of garbage; in between there are none
@@ -76,24 +76,23 @@ class Explorer:
                 for count, one in enumerate(chain(playing, left)):
                     playing[0] = one
                     self._found(one, await self._play(one))
-                    if count % COLLECT_EVERY == 0:
+                    if count % COLLECT_EVERY == COLLECT_EVERY - 1:
                         gc.collect()
 
         what = ""
-        gc.collect()
         gc.freeze()  # what is there now stays: it need not be looked at each time
         gc.disable()
-        with hushed():
-            try:
-                trio.run(play_all, clock=schedule_clock())
-            except trio.TrioInternalError as error:
-                what = f"it never ends: {error.__cause__!r} (R22)"
-            finally:
-                gc.enable()
-                gc.unfreeze()
-            story = self._world.ledger.story if self._world is not None else ()
-            self._world = None
+        try:
+            trio.run(play_all, clock=schedule_clock())
+        except trio.TrioInternalError as error:
+            what = f"it never ends: {error.__cause__!r} (R22)"
+        finally:
+            gc.enable()
+            gc.unfreeze()
+        story = self._world.ledger.story if self._world is not None else ()
+        self._world = None
         if what:
+            quietly_collect()
             self._memory.forget()
             self._found(playing[0], Verdict([what], story=story))
 

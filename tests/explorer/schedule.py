@@ -173,14 +173,12 @@ def begin(order: TaskOrder) -> None:
     trio_run._r = order
 
 
-@contextmanager
-def hushed() -> Iterator[None]:
-    """Nothing is said of what is left of a `trio.run` that was broken off: coroutines that can neither go on nor end,
-    which are all collected by the end of the context."""
+def quietly_collect() -> None:
+    """Collect what is left of a `trio.run` that was broken off, coroutines that can neither go on nor end, and say
+    nothing of it."""
     usual = sys.unraisablehook
     sys.unraisablehook = lambda _: None
     try:
-        yield
         trio_run._r = random.Random(0)
         with warnings.catch_warnings(action="ignore"):
             gc.collect()

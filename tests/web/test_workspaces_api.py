@@ -40,7 +40,9 @@ async def test_a_workspace_has_exactly_these_keys(tmp_path: Path, autojump_clock
         workspace = await api.create_workspace(env=["SECRET=1"], yolo=False, channels=["server:alerts"])
         assert set(workspace) == {"id", "path", "data_dir", "version", "config", "skills"}
         assert (await api.client.get(api.w)).json() == workspace
-        assert set(workspace["config"]) == {"models", "providers", "options"}
+        assert set(workspace["config"]) == {
+            "models", "recent_models", "providers", "options", "permissions", "mcp", "lsp",
+        }  # fmt: skip
 
 
 async def test_a_client_that_never_opens_its_stream_holds_a_workspace_for_thirty_seconds(

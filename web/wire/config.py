@@ -87,10 +87,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     are no MCP and no LSP servers."""
 
     models: dict[str, SelectedModel]
-    recent_models: Recent
+    recent_models: Recent = Recent()
     providers: dict[str, Provider]
     options: Options
-    permissions: Permissions
+    permissions: Permissions = Permissions()
     mcp: NothingHere = NothingHere()
     lsp: NothingHere = NothingHere()
 
