@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import outcome
 import trio
 
-from tests.explorer.schedule import TaskOrder, begin, decided, hushed, quickened, schedule_clock
+from tests.explorer.schedule import TaskOrder, begin, decided, quickened, quietly_collect, schedule_clock
 
 T = TypeVar("T")
 
@@ -61,7 +61,7 @@ class Pump:
             if isinstance(self._end, outcome.Error):
                 self._ticks.clear()
                 self._result = None
-                stack.enter_context(hushed())
+                quietly_collect()
 
     def _turn(self, is_enough: Callable[[], bool]) -> None:
         for _ in range(MOST_TICKS):
