@@ -28,6 +28,7 @@ from tests.explorer.toolbox import toolbox_of
 REST_S = 400.0  # virtual seconds until everything must be at rest
 UNWIND_S = 3.0
 OPEN_TRIES = 10
+LAST_TURNS = 3  # of the scheduler, in which a task whose work is done comes to its end
 FIRST_CLIENT = ClientId("c0")
 
 Args = TypeVarTuple("Args")
@@ -243,6 +244,8 @@ class World:
         if backend.is_stopping:
             await backend.wait_stopped()
         await backend.log.wait_drained()
+        for _ in range(LAST_TURNS):
+            await trio.lowlevel.checkpoint()
         # A reader that is away when its server stops goes on with the next one.
         while not backend.is_stopping and not all(reader.is_up_to_date for reader in self.readers.values()):
             await self._progress.wait()

@@ -79,7 +79,9 @@ def covers(made: Countermanded, life: Life) -> bool:
     """Whether this cancel may have canceled the run: it came after it, and its answer, if there was one, names it."""
     target = life.id if made.kind == "run" else life.record.session_id
     is_named = made.answered is None or life.id in made.named
-    return made.target == target and made.began > life.first_asked and is_named
+    # A cancel of one run, which its caller named, may meet the prompt on its way in.
+    is_later = made.began > life.first_asked or (made.kind == "run" and (made.answered or NEVER) > life.accepted.moment)
+    return made.target == target and is_later and is_named
 
 
 def unbegun_runs_reached_no_agent(book: Book) -> Iterator[str]:
