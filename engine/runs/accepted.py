@@ -68,6 +68,12 @@ class AcceptedRun:
         """Whether the flag is set."""
         return self.cancel_reason is not None
 
+    @property
+    def is_cut_short(self) -> bool:
+        """Whether its turn ends canceled, whatever it has come to: a cancel came, or is on record while the flag is
+        still to come (R15). No process outlives such a turn (R10)."""
+        return self.is_canceled or self.reason_on_record is not None
+
     def cancel(self, reason: str) -> None:
         """Set the flag, and interrupt the run if it is active. The first reason wins: two cancels are one (R08)."""
         if self.cancel_reason is None:

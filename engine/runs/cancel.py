@@ -53,7 +53,7 @@ class Canceler:
         """Cancel every run of the session that is registered now (R07). Nothing there: nothing happens (R08)."""
         runs = self._lanes.of_session(session_id)
         lane = self._lanes.existing_lane(session_id)
-        return await self._record(ids(runs), lane.cancel(reason) if lane else Cancellation(), reason)
+        return await self._record(runs, lane.cancel(reason) if lane else Cancellation(), reason)
 
     async def cancel_run(self, run_id: str, reason: str, read: ReadRun) -> CancelAnswer:
         """Cancel one run and no other (R12). `read` gives it as it is stored; what that raises is raised."""
@@ -72,36 +72,38 @@ class Canceler:
             await trio.lowlevel.checkpoint()
             return ()
         lane = self._lanes.lane(run.record.session_id)
-        return await self._record(ids((run,)), lane.cancel_runs((run,), reason), reason)
+        return await self._record((run,), lane.cancel_runs((run,), reason), reason)
 
     async def clear_queue(self, session_id: str) -> tuple[RunId, ...]:
         """Cancel what waits behind another run; the active one goes on (R17)."""
         lane = self._lanes.existing_lane(session_id)
         cleared = lane.clear_queue(QUEUE_CLEARED) if lane else Cancellation()
-        return await self._record(cleared.run_ids, cleared, QUEUE_CLEARED)
+        return await self._record(cleared.covered, cleared, QUEUE_CLEARED)
 
     async def cancel_all(self, reason: str) -> tuple[RunId, ...]:
         """Cancel every run of the workspace (R23)."""
         runs = self._lanes.all_runs()
-        return await self._record(ids(runs), merged([lane.cancel(reason) for lane in self._lanes.all_lanes()]), reason)
+        return await self._record(runs, merged([lane.cancel(reason) for lane in self._lanes.all_lanes()]), reason)
 
     async def cancel_begun(self, reason: str) -> tuple[RunId, ...]:
         """Cancel what is active, and leave what waits (R24)."""
         flagged = merged([lane.cancel_runs(begun(lane), reason) for lane in self._lanes.all_lanes()])
-        return await self._record(flagged.run_ids, flagged, reason)
+        return await self._record(flagged.covered, flagged, reason)
 
     def interrupt(self, lane: SessionDispatch, runs: tuple[AcceptedRun, ...], reason: str) -> None:
         """Flag runs whose cancel was committed together with the acceptance that interrupts them (R15)."""
         self._settle_orphans(lane.cancel_runs(runs, reason))
 
-    async def _record(self, runs: tuple[RunId, ...], flagged: Cancellation, reason: str) -> tuple[RunId, ...]:
+    async def _record(self, runs: tuple[AcceptedRun, ...], flagged: Cancellation, reason: str) -> tuple[RunId, ...]:
         """Commit the cancel of these runs, flagged in this same step, and return those that it covers."""
         if not runs:
             await trio.lowlevel.checkpoint()
             return ()
+        for run in runs:
+            run.cancel(reason)  # also what has left its lane: its ending may not be written yet
         at_us = self._now_us()
         try:
-            pending = self._log.submit(Change(self._workspace_id, at_us, (RequestCancel(runs, reason, at_us),)))
+            pending = self._log.submit(Change(self._workspace_id, at_us, (RequestCancel(ids(runs), reason, at_us),)))
         finally:
             # Also if the log takes nothing more: the flags stand, and nobody else would end these.
             self._settle_orphans(flagged)

@@ -15,7 +15,6 @@ from enum import Enum, auto
 import msgspec
 
 from engine.errors import QueueFull, SessionBusy
-from engine.records.ids import RunId
 from engine.records.run import IfBusy
 from engine.runs.accepted import AcceptedRun, Stage
 
@@ -34,11 +33,6 @@ class Cancellation(msgspec.Struct, frozen=True):
 
     covered: tuple[AcceptedRun, ...] = ()
     orphaned: tuple[AcceptedRun, ...] = ()
-
-    @property
-    def run_ids(self) -> tuple[RunId, ...]:
-        """The ids of the covered runs, in accept order."""
-        return tuple(run.record.id for run in self.covered)
 
 
 class DispatchStatistics(msgspec.Struct, frozen=True):

@@ -1,6 +1,6 @@
 """EndingCommit: the commit of an ending, seen to until the store has taken it (R18, R22)."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import structlog
 import trio
@@ -19,17 +19,20 @@ logger = structlog.get_logger(__name__)
 
 
 class EndingCommit:
-    """The commit of an ending, submitted when it is made, and again until the store has taken it (R18, R22)."""
+    """The commit of an ending, submitted when it is made, and again until the store has taken it (R18, R22).
+    `before_retry` is awaited ahead of each further try: the first is made in the step in which the ending was."""
 
     def __init__(
         self,
         runs: tuple[AcceptedRun, ...],
         writes: tuple[Write, ...],
         submit: Callable[[tuple[Write, ...]], Pending | None],
+        before_retry: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._runs = runs
         self._writes = writes
         self._submit = submit
+        self._before_retry = before_retry
         self._pending = submit(writes)
         self.trouble: StoreUnavailable | None = None  # why the store has not taken it yet
 
@@ -40,6 +43,8 @@ class EndingCommit:
         while not await self._is_over():
             await trio.sleep(pause)
             pause = min(2 * pause, RETRY_LAST_S)
+            if self._before_retry is not None:
+                await self._before_retry()
             self._pending = self._submit(self._writes)
         for run in self._runs:
             run.mark_settled()

@@ -1,6 +1,7 @@
 """The run task: what becomes of an accepted run, from the commit of its acceptance to its terminal event."""
 
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -185,12 +186,9 @@ class Runner:
         self, run: AcceptedRun, lane: SessionDispatch, turn: RunTurn | None, outcome: Outcome | None
     ) -> None:
         is_begun = turn is not None and not turn.was_refused
-        # No process outlives a turn that was cut short (R10): also one that ends canceled only because of a record that
-        # is committed already, or on its way, while its flag is not set yet (R15).
-        may_be_canceled = run.is_canceled or run.reason_on_record is not None
-        if may_be_canceled or outcome is None or outcome.state is not RunState.COMPLETED:
+        if outcome is None or outcome.state is not RunState.COMPLETED or run.is_cut_short:
             await self._seams.end_run(run.record.id)
-        if outcome is None and not run.is_canceled and run.reason_on_record is None:
+        if outcome is None and not run.is_cut_short:
             # Nobody canceled it: it was parked, or its workspace goes down under it, by a failure of its own or with
             # the whole server. What has not begun, or is to be retried, stays as it is for the next opening (R24, R25).
             if not is_begun or run.record.prompt.on_crash is OnCrash.RETRY:
@@ -208,13 +206,20 @@ class Runner:
             return
         ending, returning = lane.unfold(run)
         try:
-            await self.settler.settle_turn(run, turn, outcome, ending=ending, returning=returning)
+            await self.settler.settle_turn(
+                run, turn, outcome, ending=ending, returning=returning,
+                before_retry=partial(self._end_if_cut_short, run),
+            )  # fmt: skip
         except* Exception as group:  # the ending could not be made: a bug of ours, and no reason for a run without one
             logger.error("ending crashed", run_id=run.record.id, exc_info=group)
             turn.end()
             await self.settler.settle_bare((run, *ending), failed(INTERNAL), returning)
-        if run.is_canceled and not may_be_canceled:  # between two tries to write an ending that was a good one
+
+    async def _end_if_cut_short(self, run: AcceptedRun) -> None:  # noqa: ASYNC910
+        """End what the run has left running if a cancel came while its ending could not be written."""
+        if run.is_cut_short:
             await self._seams.end_run(run.record.id)
+        # No checkpoint otherwise, in which a cancel could come.
 
     def _begin(self, run: AcceptedRun, lane: SessionDispatch) -> RunTurn:
         """Send on its way what makes the run active, and give it its turn."""

@@ -77,8 +77,10 @@ class Settler:
         *,
         ending: tuple[AcceptedRun, ...],
         returning: tuple[AcceptedRun, ...],
+        before_retry: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """End a run that began, and with it the runs that were steered into it; those that go back are queued again."""
+        """End a run that began, and with it the runs that were steered into it; those that go back are queued again.
+        `before_retry` is awaited ahead of each further try to commit that."""
         at_us = self._now_us()
         used = usage_writes(turn, at_us)
         endings = [self._end_turn(turn, one, used, at_us=at_us) for one in (outcome, self._if_canceled(run))]
@@ -95,7 +97,7 @@ class Settler:
                 )
             )
         writes += [QueueRun(steered.record.id) for steered in returning]
-        await self._settle((run, *ending), tuple(writes))
+        await self._settle((run, *ending), tuple(writes), before_retry)
 
     async def settle_steered(self, run: AcceptedRun, outcome: Outcome) -> None:
         """End a steered run that was canceled alone: its words stay in the turn that took it in (R12)."""
@@ -156,13 +158,18 @@ class Settler:
         ends = tuple(SettleRun(run.record.id, ending, as_canceled(ending)) for run in runs)
         await self._settle(runs, (*ends, *(QueueRun(run.record.id) for run in returning)))
 
-    async def _settle(self, runs: tuple[AcceptedRun, ...], writes: tuple[Write, ...]) -> None:
+    async def _settle(
+        self,
+        runs: tuple[AcceptedRun, ...],
+        writes: tuple[Write, ...],
+        before_retry: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         """Commit the ending of these runs, asking a troubled store again until the deadline; then go on beside the
         lane.
 
         It is submitted in the step in which it was made: a cancel that comes later finds it in the log.
         """
-        commit = EndingCommit(runs, writes, self._submit)
+        commit = EndingCommit(runs, writes, self._submit, before_retry)
         with trio.move_on_after(self._settle_s, shield=True) as scope:
             await commit.wait()
         if scope.cancelled_caught:

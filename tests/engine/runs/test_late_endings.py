@@ -1,7 +1,8 @@
 """Endings that the store does not take for a long while, or not at all: the run ends as soon and as well as it can, and
 what waits is not burnt."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from engine.errors import StoreError
 from engine.records.change import Change, SettleRun
 from engine.records.run import RunState
 from engine.store.protocol import Committed
+from engine.tools.toolbox import OpenTools
 from tests.doubles.engine import ScriptedAgent, open_watched
 from tests.doubles.gate import Gate
 from tests.doubles.store import FailingStore, GatedStore, StoreDouble
@@ -58,6 +60,41 @@ async def test_r11_run_whose_ending_is_late_can_still_be_canceled(autojump_clock
         is_full = False
         assert await watched.workspace.cancel_session(watched.session_id) == (run.id,)
         assert (await watched.ended(run, 10)).state is RunState.CANCELED
+
+
+@pytest.mark.parametrize("late_s", [0.0, MINUTE])
+async def test_r10_run_that_is_canceled_while_its_good_ending_is_late_leaves_nothing_running(
+    late_s: float, autojump_clock: object, tmp_path: object
+) -> None:
+    gone: list[str] = []
+    has_failed, is_full = trio.Event(), True
+
+    @asynccontextmanager
+    async def open_tools(seams: object) -> AsyncIterator[OpenTools]:
+        async def end_run(run_id: str) -> None:
+            await trio.lowlevel.checkpoint()
+            assert await watched.state(run) is RunState.ACTIVE
+            gone.append(run_id)
+
+        yield OpenTools(tools={}, end_run=end_run)
+
+    def fails(number: int, change: Change) -> bool:
+        if is_full and any(isinstance(write, SettleRun) for write in change.writes):
+            has_failed.set()
+            return True
+        return False
+
+    async with open_watched(
+        path=str(tmp_path), tools=open_tools, wrap_store=lambda store: FailingStore(store, fails)
+    ) as watched:
+        run = await watched.send("hi")
+        await has_failed.wait()
+        await trio.sleep(late_s)
+        assert not gone
+        is_full = False
+        await watched.workspace.cancel_run(run.id)
+        assert (await watched.ended(run, 10)).state is RunState.CANCELED
+        assert gone == [run.id]
 
 
 async def test_queue_is_run_though_the_store_says_nothing_for_a_minute(
