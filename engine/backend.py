@@ -102,6 +102,7 @@ class Backend:
         self._before_entry = before_entry
         self._options = options
         self._slots = trio.CapacityLimiter(settings.max_active_runs)
+        self._replay_turn = trio.Lock()
         self._has_threads = settings.data_dir is not None  # none in memory, where a test's clock may jump beside them
         self._hosts = Hosts(
             nursery, store, log, self.choice, now_us=clock.now_us, make_seams=self._make_seams,
@@ -272,7 +273,7 @@ class Backend:
             clock=self._clock, store=self.store, log=self.log, bus=self._bus, agent=self._agent, titler=titler,
             toolbox=self._toolbox, environment=self._environment, slots=self._slots, choice=self.choice,
             preferences=self.preferences, options=self._options, on_claims_changed=self._changed,
-            before_entry=self._before_entry,
+            replay_turn=self._replay_turn, before_entry=self._before_entry,
         )  # fmt: skip
 
     def _small_model(self, workspace_id: WorkspaceId) -> str:

@@ -193,8 +193,8 @@ class Workspace:
         self._feeds += 1
         try:
             async with open_feed(
-                seams.bus, seams.store, self.id, after=after, run_id=run_id, snapshots=self._outlet.snapshots,
-                now_us=seams.clock.now_us,
+                seams.bus, seams.store, self.id, after=after, run_id=run_id, turn=seams.replay_turn,
+                snapshots=self._outlet.snapshots, now_us=seams.clock.now_us,
             ) as feed:  # fmt: skip
                 yield feed
         finally:

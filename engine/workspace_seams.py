@@ -37,6 +37,7 @@ class WorkspaceSeams(msgspec.Struct, frozen=True, kw_only=True):
     toolbox: Toolbox
     environment: Mapping[str, str]  # of the commands that tools run
     slots: trio.CapacityLimiter
+    replay_turn: trio.Lock  # of the readers of all workspaces
     choice: ModelChoice
     preferences: PreferenceStore
     on_claims_changed: Callable[[], None]

@@ -13,7 +13,7 @@ from engine.records.message import Message
 from engine.store.protocol import EventRange, Store
 
 PAGE = 256  # events read from the log at once
-AT_ONCE = 32  # events given out at once: what is made of more would keep everybody else waiting (R29)
+AT_ONCE = 64  # events given out at once: what is made of more would keep everybody else waiting (R29)
 PAGE_BYTES = 4 << 20  # but no more than this, as they are stored: one event may hold a whole long message
 
 
@@ -25,17 +25,20 @@ async def open_feed(
     *,
     after: int | None,
     run_id: RunId | None = None,
+    turn: trio.Lock,
     snapshots: Callable[[], Sequence[Message]],
     now_us: Callable[[], int],
 ) -> AsyncIterator["Feed"]:
     """Read the events of a workspace, or those of one run, with a number above `after`; None is from now on.
 
-    `snapshots` gives the messages that are being written at this moment. Raises `StoreUnavailable`.
+    `turn` is that of all readers: one of those that replay goes on in each pass of the scheduler, so that who has
+    something else to do waits for one of them at most, however many there are (R29). `snapshots` gives the messages
+    that are being written at this moment. Raises `StoreUnavailable`.
     """
     # Everything published from here on is buffered, so that nothing falls between the log and the live events.
     subscription = bus.subscribe(workspace_id, run_id)
     try:
-        feed = Feed(bus, store, subscription, workspace_id, run_id, snapshots, now_us)
+        feed = Feed(bus, store, subscription, workspace_id, run_id, turn, snapshots, now_us)
         await feed.begin(after)
         yield feed
     finally:
@@ -58,6 +61,7 @@ class Feed:
         subscription: Subscription,
         workspace_id: WorkspaceId,
         run_id: RunId | None,
+        turn: trio.Lock,
         snapshots: Callable[[], Sequence[Message]],
         now_us: Callable[[], int],
     ) -> None:
@@ -66,6 +70,7 @@ class Feed:
         self._subscription = subscription
         self._workspace_id = workspace_id
         self._run_id = run_id
+        self._turn = turn
         self._snapshots = snapshots
         self._now_us = now_us
         self._last = 0  # everything up to this number was given out, or will never be
@@ -86,7 +91,10 @@ class Feed:
         Canceled, it has lost nothing. Raises `trio.EndOfChannel` when the workspace is closed and everything durable
         was given out, and `StoreUnavailable` when the log cannot be read; calling it again then goes on.
         """
-        await trio.lowlevel.checkpoint()
+        if self._due:
+            await self._wait_turn()
+        else:
+            await trio.lowlevel.checkpoint()
         while not self._due:
             await self._advance()
         events, self._due = self._due[:AT_ONCE], self._due[AT_ONCE:]
@@ -140,6 +148,11 @@ class Feed:
         # A page that is not full may have been cut short by its size; only an empty one says that there is no more.
         has_more = self._due and len(self._due) == len(page)
         self._last = self._due[-1].seq or self._last if has_more else self._target
+        await self._wait_turn()
+
+    async def _wait_turn(self) -> None:
+        async with self._turn:
+            pass  # it lasts for one pass of the scheduler: a reader that stalls keeps nobody waiting
 
     async def _read_live(self) -> None:
         try:

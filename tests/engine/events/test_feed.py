@@ -68,6 +68,34 @@ async def test_r29_long_logs_are_given_out_a_few_events_at_a_time(scene: Scene, 
         assert watcher.numbers == upto(2 * PAGE + 4)
 
 
+async def test_r29_of_many_readers_of_long_logs_one_goes_on_at_a_time(scene: Scene, autojump_clock: MockClock) -> None:
+    await scene.happen(2 * PAGE)
+    given = 0
+    between: list[int] = []  # how many were given something from one step of somebody else to the next
+
+    async def read() -> None:
+        nonlocal given
+        async with scene.watch(0) as watcher:
+            while len(watcher.numbers) < 2 * PAGE:
+                await watcher.receive()
+                given += 1
+
+    async def do_something_else() -> None:
+        while True:
+            before = given
+            await trio.lowlevel.checkpoint()
+            between.append(given - before)
+
+    async with trio.open_nursery() as other:
+        other.start_soon(do_something_else)
+        async with trio.open_nursery() as readers:
+            for _ in range(20):
+                readers.start_soon(read)
+        other.cancel_scope.cancel()
+    assert sum(between) >= 20 * 2 * PAGE // AT_ONCE
+    assert max(between) <= 2  # one in a pass: the last of this one and the first of the next
+
+
 @pytest.mark.parametrize("run", [None, "r"])
 async def test_r28_long_messages_are_read_a_few_at_a_time(
     scene: Scene, run: str | None, autojump_clock: MockClock
@@ -85,7 +113,9 @@ async def test_r28_long_messages_are_read_a_few_at_a_time(
 
 async def test_a_workspace_without_events_is_waited_for(scene: Scene, autojump_clock: MockClock) -> None:
     nothing = WorkspaceId("nothing yet")
-    async with open_feed(scene.bus, scene.store, nothing, after=0, snapshots=list, now_us=lambda: AT) as feed:
+    async with open_feed(
+        scene.bus, scene.store, nothing, after=0, turn=scene.turn, snapshots=list, now_us=lambda: AT
+    ) as feed:
         with trio.move_on_after(5) as scope:
             await feed.receive()
         assert scope.cancelled_caught

@@ -34,6 +34,7 @@ class Scene:
         self.store = store
         self.bus = LocalBus(limit=limit)
         self.log = EventLog(store, self.bus)
+        self.turn = trio.Lock()
         self.streaming: dict[MessageId, Message] = {}
         self._made = 0
 
@@ -77,6 +78,7 @@ class Scene:
             W,
             after=after,
             run_id=None if run is None else RunId(run),
+            turn=self.turn,
             snapshots=lambda: list(self.streaming.values()),
             now_us=lambda: AT,
         )
