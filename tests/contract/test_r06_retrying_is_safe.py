@@ -7,7 +7,7 @@ import trio
 import trio.testing
 
 from engine.backend import NewWorkspace, open_backend
-from engine.errors import IdempotencyConflict, ServerStopping, StoreUnavailable, WorkspaceClosing
+from engine.errors import CountermandError, IdempotencyConflict, ServerStopping, StoreUnavailable, WorkspaceClosing
 from engine.records.change import AcceptRun
 from engine.records.ids import RunId
 from engine.records.run import IfBusy, Prompt, RunState
@@ -133,7 +133,7 @@ async def test_r06_request_whose_twin_came_and_went_while_it_was_being_looked_up
 @pytest.mark.parametrize("reason", [ServerStopping(), WorkspaceClosing("w")])
 @pytest.mark.parametrize("key", KEYS)
 async def test_r06_repeated_request_is_answered_where_a_new_one_is_refused(
-    key: dict[str, Any], reason: Exception, watched: Watched, autojump_clock: object
+    key: dict[str, Any], reason: CountermandError, watched: Watched, autojump_clock: object
 ) -> None:
     first = await accept(watched, **key)
     watched.workspace.refuse(reason)

@@ -2,6 +2,7 @@
 
 import json
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -81,10 +82,15 @@ async def test_r10_model_connection_and_tools_are_done_before_the_terminal_event
 ) -> None:
     tool = GateTool()
     model = RecordingModel(gates={"middle": Gate()})
-    for steps in ([{"text": "a"}, {"gate": "middle"}], [{"tool": "wait"}], [{"think": "a"}, {"hang": True}]):
+    scripts: tuple[list[dict[str, object]], ...] = (
+        [{"text": "a"}, {"gate": "middle"}],
+        [{"tool": "wait"}],
+        [{"think": "a"}, {"hang": True}],
+    )
+    for steps in scripts:
         stores: list[HoldingStore] = []
         async with open_watched(
-            path=str(tmp_path), tools={"wait": tool}, wrap_store=lambda store, s=stores: keep(s, store), **coder(model)
+            path=str(tmp_path), tools={"wait": tool}, wrap_store=partial(keep, stores), **coder(model)
         ) as watched:
             ending = stores[0].hold(settles("run"))
             await watched.send(script(steps), run_id="run")
@@ -156,7 +162,10 @@ async def test_r10_later_runs_show_the_model_what_was_said_marked_as_canceled(
     model, tool = RecordingModel(), GateTool()
     tool.gate.open()
     async with open_watched(path=str(tmp_path), tools={"wait": tool}, **coder(model)) as watched:
-        script_of = [[{"text": "I call."}, {"tool": "wait"}], [{"text": "Half of"}, {"hang": True}]]
+        script_of: list[list[dict[str, object]]] = [
+            [{"text": "I call."}, {"tool": "wait"}],
+            [{"text": "Half of"}, {"hang": True}],
+        ]
         if steps == 1:
             tool.gate = Gate()
         await watched.send(script(*script_of, say="the canceled prompt"))
@@ -229,7 +238,8 @@ async def test_r10_what_a_run_has_left_running_is_ended_before_its_terminal_even
     autojump_clock: object, tmp_path: object, end: str
 ) -> None:
     ended: list[tuple[str, bool]] = []
-    tool, stores = GateTool(), []
+    tool = GateTool()
+    stores: list[HoldingStore] = []
 
     @asynccontextmanager
     async def open_tools(seams: object):
@@ -243,9 +253,7 @@ async def test_r10_what_a_run_has_left_running_is_ended_before_its_terminal_even
     ends: list[dict[str, object]] = [{"fail": "bad_request"}] if end == "failed" else [{"text": "done"}]
     model = RecordingModel(gates={"last words": last_words})
     async with (
-        open_watched(
-            path=str(tmp_path), tools=open_tools, wrap_store=lambda store: keep(stores, store), **coder(model)
-        ) as watched,
+        open_watched(path=str(tmp_path), tools=open_tools, wrap_store=partial(keep, stores), **coder(model)) as watched,
         trio.open_nursery() as nursery,
     ):
         run = await watched.send(script([{"tool": "wait"}], [{"gate": "last words"}, *ends]))

@@ -145,4 +145,4 @@ async def test_r12_run_that_is_accepted_while_its_cancel_looks_for_it_is_cancele
         run = await watched.send(run_id="late")
         stores[0].gate.open()
         assert (await watched.ended(run)).state is RunState.CANCELED
-    assert answers == [CancelAnswer(("late",), answers[0].state)]
+    assert answers == [CancelAnswer((run.id,), answers[0].state)]

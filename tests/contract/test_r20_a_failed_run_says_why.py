@@ -94,7 +94,7 @@ async def test_r20_provider_that_asks_for_too_long_a_wait_is_not_waited_for(
 
 
 async def test_r20_retry_takes_back_what_the_failed_attempt_has_shown(autojump_clock: object, tmp_path: object) -> None:
-    steps = [
+    steps: list[dict[str, object]] = [
         {"think": "Hm. "},
         {"text": "All of this "},
         {"wait": 1},
@@ -116,7 +116,11 @@ async def test_r20_retry_takes_back_what_the_failed_attempt_has_shown(autojump_c
 
 
 async def test_r20_tool_call_of_a_failed_attempt_is_gone(autojump_clock: object, tmp_path: object) -> None:
-    steps = [{"tool": "nothing", "id": "call", "unfinished": True}, {"fail": "connection", "times": 1}, {"text": "ok"}]
+    steps: list[dict[str, object]] = [
+        {"tool": "nothing", "id": "call", "unfinished": True},
+        {"fail": "connection", "times": 1},
+        {"text": "ok"},
+    ]
     async with open_watched(path=str(tmp_path), **coder(RecordingModel())) as watched:
         run = await watched.send(script(steps))
         await trio.sleep(0.5)
@@ -131,7 +135,10 @@ async def test_r20_tool_call_of_a_failed_attempt_is_gone(autojump_clock: object,
 
 async def test_r20_tool_call_of_a_failed_attempt_is_not_made(autojump_clock: object, tmp_path: object) -> None:
     tool = GateTool(gate=Gate(is_open=True))
-    steps = [[{"tool": "wait", "id": "call"}, {"fail": "connection", "times": 1}], [{"text": "ok"}]]
+    steps: list[list[dict[str, object]]] = [
+        [{"tool": "wait", "id": "call"}, {"fail": "connection", "times": 1}],
+        [{"text": "ok"}],
+    ]
     async with open_watched(path=str(tmp_path), tools={"wait": tool}, **coder(RecordingModel())) as watched:
         assert (await watched.ended(await watched.send(script(*steps)))).state is RunState.COMPLETED
         assert tool.begun == 1

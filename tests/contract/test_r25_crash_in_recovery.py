@@ -215,12 +215,12 @@ async def test_r25_run_whose_messages_cannot_be_read_ends_by_the_bare_fact(
             for name in ("torn", "torn too", "whole"):
                 session = await first.workspace.sessions.create(name)
                 policy = OnCrash.RETRY if name == "torn too" else OnCrash.INTERRUPT
-                run = await first.send(name, run_id=name, session_id=session.id, on_crash=policy)
+                await first.send(name, run_id=name, session_id=session.id, on_crash=policy)
             await trio.sleep(1)
         async with open_backend(
             EngineSettings(data_dir=None), environ={}, agent=ScriptedAgent(), wrap_store=lambda _: Torn(disk.store)
         ) as backend:
-            workspace = backend.workspace(run.workspace_id)
+            workspace = backend.workspace(first.workspace.id)
             for name in ("torn", "torn too"):
                 torn = await workspace.run(name)
                 assert torn.state is RunState.INTERRUPTED

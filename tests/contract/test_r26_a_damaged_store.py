@@ -5,6 +5,7 @@ import random
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -108,10 +109,10 @@ class Visit:
         await self.try_to("settings", lambda: store.settings(id))
         await self.try_to("a new session", lambda: self._send_to_new(workspace))
         for session in await store.sessions(id):
-            await self.try_to("messages", lambda s=session: store.messages(id, s.id))
-            await self.try_to("a prompt", lambda s=session: self._send(workspace, s.id))
+            await self.try_to("messages", partial(store.messages, id, session.id))
+            await self.try_to("a prompt", partial(self._send, workspace, session.id))
         for run_id in ("active", "queued"):
-            await self.try_to(run_id, lambda r=run_id: workspace.wait_run(r, 30))
+            await self.try_to(run_id, partial(workspace.wait_run, run_id, 30))
         await self.try_to("a cancel", lambda: workspace.cancel_session("s"))
 
     async def _send_to_new(self, workspace: Workspace) -> None:

@@ -1,5 +1,7 @@
 """R27: durable events have gapless, increasing numbers, and are published after their commit, in that order."""
 
+from functools import partial
+
 import pytest
 import trio
 import trio.testing
@@ -27,7 +29,7 @@ async def test_r27_readers_get_every_number_once_in_order_whatever_runs(
         sessions = [(await watched.workspace.sessions.create("s")).id for _ in range(8)]
         for _ in range(3):
             for session_id in sessions:
-                nursery.start_soon(lambda s=session_id: watched.send(session_id=s))
+                nursery.start_soon(partial(watched.send, session_id=session_id))
         await trio.sleep(0.07)
         async with read_along(watched.workspace, after=0) as late:
             nursery.start_soon(watched.workspace.cancel_session, sessions[0])

@@ -78,7 +78,7 @@ async def test_r28_message_being_written_arrives_as_a_snapshot_and_goes_on_from_
     gate = Gate()
     model = RecordingModel(gates={"middle": gate})
     async with open_watched(path=str(tmp_path), **coder(model)) as watched:
-        steps = [
+        steps: list[dict[str, object]] = [
             {"think": "Hm."},
             {"text": "The first half, "},
             {"gate": "middle"},

@@ -60,7 +60,11 @@ async def test_r30_first_words_are_shown_at_once_and_the_last_within_one_interva
         await reader.caught_up()
     begun = (await watched.workspace.run(run.id)).started_at_us
     assert begun is not None
-    shown = [(event.body.message.text, event.at_us - begun) for event in reader.progress]
+    shown = [
+        (event.body.message.text, event.at_us - begun)
+        for event in reader.got
+        if isinstance(event.body, MessageProgress)
+    ]
     [(first, at_once), (rest, later)] = shown
     assert (first, at_once) == ("one ", 0)
     assert rest == "one two three"
@@ -108,11 +112,10 @@ async def test_r30_change_of_structure_is_told_at_once_when(
     async with read_along(watched.workspace, after=0) as reader:
         await watched.ended(await watched.send("hi"))
         await reader.caught_up()
-    [update, *more] = [
-        event for event in reader.got if isinstance(event.body, MessageUpdated) and event.at_us == moment
+    [message, *more] = [
+        event.body.message for event in reader.got if isinstance(event.body, MessageUpdated) and event.at_us == moment
     ]
     assert len(more) == (change == "a tool call ends") + (change in {"a tool call begins", "a tool call ends"})
-    message = update.body.message
     if change != "all is taken back":
         reasoning = message.parts[0]
         assert isinstance(reasoning, Reasoning)
@@ -176,6 +179,6 @@ async def test_r30_long_message_is_flushed_more_rarely(watched: Watched, autojum
     async with read_along(watched.workspace) as reader:
         await watched.ended(await watched.send("hi"))
         await reader.caught_up()
-    shown = sum(len(event.body.message.text) for event in reader.progress)
+    shown = sum(len(e.body.message.text) for e in reader.got if isinstance(e.body, MessageProgress))
     assert shown < 12 * 4_000_000, "the bytes grow with the square of the length"
     assert max(map(len, reader.texts.values())) == 4_000_000

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -59,7 +60,7 @@ async def asked(watched: Watched) -> PermissionRequest:
     return request
 
 
-def opening(path: Path, tool: AskingTool, **others: object):
+def opening(path: Path, tool: AskingTool, **others: Any):
     return open_watched(path=str(path), agent=ScriptedAgent(ask), tools={"change": tool}, **others)
 
 
@@ -151,7 +152,7 @@ async def test_r31_an_answer_counts_whose_sender_has_gone(autojump_clock: object
 async def test_r31_an_answer_that_cannot_be_stored_decides_nothing(autojump_clock: object, tmp_path: Path) -> None:
     tool = AskingTool()
 
-    failed = []
+    failed: list[int] = []
 
     def fails(number: int, change: Change) -> bool:
         is_first = not failed and any(map(is_answer, change.writes))

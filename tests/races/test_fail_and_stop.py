@@ -6,6 +6,7 @@ import trio
 
 from engine.backend import NewWorkspace
 from engine.records.ids import WorkspaceId
+from engine.records.run import RunState
 from engine.reopening import RETRY_FIRST_S
 from tests.doubles.engine import ScriptedAgent, open_watched
 from tests.doubles.store import StoreDouble
@@ -54,5 +55,7 @@ async def test_r24_a_workspace_that_failed_is_not_tried_again_and_again_while_th
         before = stores[0].asked
         watched.backend.begin_shutdown(60 * RETRY_FIRST_S)
         await watched.backend.wait_stopped()
-        assert (await watched.backend.store.run(watched.workspace.id, run.id)).run.state == "completed"
+        stored = await watched.backend.store.run(watched.workspace.id, run.id)
+        assert stored is not None
+        assert stored.run.state is RunState.COMPLETED
         assert stores[0].asked - before <= 2
