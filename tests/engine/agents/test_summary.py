@@ -38,7 +38,7 @@ def say(text: str, *, tokens: int = 10) -> list[Chunk]:
 
 
 def use(tool: str, *, tokens: int = 10) -> list[Chunk]:
-    call = [ToolCallStart("c", tool), ToolCallEnd("c")]
+    call: list[Chunk] = [ToolCallStart("c", tool), ToolCallEnd("c")]
     return [*call, UsageReport(Usage(input_tokens=tokens)), StreamFinish(FinishReason.TOOL_USE)]
 
 
