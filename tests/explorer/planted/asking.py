@@ -9,7 +9,7 @@ from engine.records.change import ResolveRequest
 from engine.records.ids import RunId
 from engine.records.permission import Decision, PermissionRequest
 from engine.runs.run import Runner
-from engine.store import sqlite_run_writes, sqlite_writes
+from engine.store import sqlite_request_writes, sqlite_run_writes
 from engine.store.sqlite_transaction import Writing
 from engine.tools.permissions import Permissions
 from engine.tools.requests import Requests, Resolution
@@ -33,7 +33,7 @@ def every_answer_wins() -> Iterator[None]:
 @bug(first=50)
 def last_answer_stands() -> Iterator[None]:
     """An answer is written over an earlier one, and no constraint is against it (R31)."""
-    usual, usual_row = sqlite_writes.requests.resolve_request, Writing.row
+    usual, usual_row = sqlite_request_writes.resolve_request, Writing.row
 
     def row(writing: Writing, statement: str, **values):
         return usual_row(writing, statement.replace(" AND decision IS NULL", ""), **values)
@@ -43,7 +43,7 @@ def last_answer_stands() -> Iterator[None]:
             return usual(writing, write)
 
     with (
-        put(sqlite_writes.requests, "resolve_request", resolve_request),
+        put(sqlite_request_writes, "resolve_request", resolve_request),
         without("TRIGGER requests_are_resolved_once"),
     ):
         yield

@@ -88,7 +88,7 @@ def cancel_misses_what_is_entering() -> Iterator[None]:
         runs = [run for run in canceler._lanes.of_session(session_id) if run.stage is not Stage.ENTERING]
         lane = canceler._lanes.existing_lane(session_id)
         flagged = lane.cancel_runs(runs, reason) if lane is not None else Cancellation()
-        return await canceler._record(tuple(run.record.id for run in runs), flagged, reason)
+        return await canceler._record(tuple(runs), flagged, reason)
 
     with put(Canceler, "cancel_session", cancel_session):
         yield
@@ -149,7 +149,7 @@ def two_runs_at_once() -> Iterator[None]:
     def enter(lane: SessionDispatch, run: AcceptedRun) -> Entry:
         active, lane.active = lane.active, None
         entry = usual(lane, run)
-        lane.active = lane.active or active
+        lane.active = lane.active or active  # type: ignore[redundant-expr]
         return entry
 
     with put(SessionDispatch, "enter", enter):
