@@ -1,6 +1,7 @@
 """R10: what a canceled turn leaves behind, with the built-in agent over the offline model."""
 
 import json
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -242,7 +243,7 @@ async def test_r10_what_a_run_has_left_running_is_ended_before_its_terminal_even
     stores: list[HoldingStore] = []
 
     @asynccontextmanager
-    async def open_tools(seams: object):
+    async def open_tools(seams: object) -> AsyncIterator[OpenTools]:
         async def end_run(run_id: str) -> None:
             await trio.lowlevel.checkpoint()
             ended.append((run_id, any(settles(run_id)(write) for write in stores[0].written)))

@@ -209,14 +209,15 @@ async def test_r22_what_a_stopped_agent_does_when_its_turn_is_over_changes_nothi
         with trio.CancelScope(shield=True):
             await trio.sleep(100)
             call = ToolCall("c", "wait", finished=True)
-            for speak in (
+            late: tuple[Callable[[], object], ...] = (
                 lambda: turn.say("late"),
                 lambda: turn.think(""),
                 lambda: turn.begin_tool_call("c", "t"),
                 lambda: turn.use(Usage(1)),
                 lambda: turn.speak_as("model", "provider"),
                 lambda: turn.finish(FinishReason.END_TURN),
-            ):
+            )
+            for speak in late:
                 try:
                     speak()
                 except RuntimeError as error:

@@ -1,5 +1,6 @@
 """R30: streamed words go out at most every 33 ms, to the store and to readers; changes of structure go out at once."""
 
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 import trio
 import trio.testing
 
+from engine.agents.protocol import Turn
 from engine.clock import MICROSECONDS
 from engine.records.change import UpdateMessage
 from engine.records.event import MessageProgress, MessageUpdated
@@ -83,11 +85,16 @@ async def test_r30_silence_makes_no_updates(watched: Watched, autojump_clock: ob
     assert len(reader.progress) == 1
 
 
-CHANGES = {
+def make_call(turn: Turn) -> None:
+    turn.begin_tool_call("a", "tool")
+    turn.end_tool_call("a")
+
+
+CHANGES: dict[str, Callable[[Turn], object]] = {
     "thinking ends with a signature": lambda turn: turn.think("", "signature"),
     "thinking ends with words": lambda turn: turn.say("words"),
     "a tool call begins": lambda turn: turn.begin_tool_call("a", "tool"),
-    "a tool call ends": lambda turn: (turn.begin_tool_call("a", "tool"), turn.end_tool_call("a")),
+    "a tool call ends": make_call,
     "all is taken back": lambda turn: turn.reset(),
 }
 

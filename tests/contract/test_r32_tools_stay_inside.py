@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from tests.doubles.waiting import until
 EVERYTHING = frozenset({"view", "write", "edit", "multiedit", "ls", "glob", "grep"})
 
 
-def opening(path: Path, **settings: Any):
+def opening(path: Path, **settings: Any) -> AbstractAsyncContextManager[Watched]:
     """A workspace with the built-in agent and its tools, in memory."""
     bounds = EngineSettings(data_dir=None, **settings)
     return open_watched(path=str(path), settings=bounds, tools=open_toolbox, **coder(RecordingModel()))

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import trio
 
+from engine.agents.protocol import Turn
 from engine.backend import NewWorkspace, open_backend
 from engine.settings import EngineSettings
 from engine.tools.toolbox import ToolSeams, open_toolbox, tool_seams
@@ -25,7 +26,7 @@ async def offered(path: Path, **options: Any) -> set[str]:
     seen: list[set[str]] = []
 
     class Looking(ScriptedAgent):
-        async def respond(self, turn) -> None:
+        async def respond(self, turn: Turn) -> None:
             await trio.lowlevel.checkpoint()
             seen.append(set(turn.tools()))
 
