@@ -6,6 +6,7 @@ import pytest
 import trio
 import trio.testing
 
+from engine.agents.protocol import Turn
 from engine.records.run import RunState
 from tests.doubles.engine import ScriptedAgent, open_watched
 from tests.doubles.gate import Gate
@@ -28,7 +29,7 @@ async def test_r07_session_cancel_covers_what_is_active_queued_accepted_and_bein
 ) -> None:
     entry, begun = Gate(), Gate()
 
-    async def respond(turn: object) -> None:
+    async def respond(turn: Turn) -> None:
         await begun.pass_through()
 
     async def before_entry(run: object) -> None:

@@ -10,6 +10,7 @@ import pytest
 import trio
 import trio.testing
 
+from engine.agents.protocol import Turn
 from engine.agents.transcript import CANCELED_NOTE
 from engine.records.event import RunCompleted
 from engine.records.message import FinishReason, Message, Reasoning, Role, Text
@@ -209,9 +210,9 @@ async def test_r10_earlier_steps_of_a_canceled_turn_stay_as_they_ended(
 
 
 async def test_r10_bad_arguments_of_a_canceled_call_leave_valid_json(watched: Watched, autojump_clock: object) -> None:
-    async def respond(turn: object) -> None:
-        turn.begin_tool_call("call", "tool")  # type: ignore[attr-defined]
-        turn.append_tool_input("call", '{"half": ')  # type: ignore[attr-defined]
+    async def respond(turn: Turn) -> None:
+        turn.begin_tool_call("call", "tool")
+        turn.append_tool_input("call", '{"half": ')
         await trio.sleep_forever()
 
     watched.agent.respond_with = respond

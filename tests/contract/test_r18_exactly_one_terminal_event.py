@@ -3,6 +3,7 @@
 import pytest
 import trio
 
+from engine.agents.protocol import Turn
 from engine.backend import NewWorkspace, open_backend
 from engine.errors import ModelError, NotFound
 from engine.records.change import Change, Ending, SettleRun
@@ -60,7 +61,7 @@ async def test_r18_failed_before_the_model_was_called(autojump_clock: object, tm
 
 @pytest.mark.parametrize("error", [NotFound("model", "gone/away"), RuntimeError("a bug"), OSError("no disk")])
 async def test_r18_failed_because_the_agent_raised(error: Exception, watched: Watched, autojump_clock: object) -> None:
-    async def respond(turn: object) -> None:
+    async def respond(turn: Turn) -> None:
         raise error
 
     watched.agent.respond_with = respond
@@ -84,7 +85,7 @@ async def test_r18_failed_in_the_model(autojump_clock: object, tmp_path: object)
 
 
 async def test_r18_timed_out(watched: Watched, autojump_clock: object) -> None:
-    async def respond(turn: object) -> None:
+    async def respond(turn: Turn) -> None:
         await trio.sleep_forever()
 
     watched.agent.respond_with = respond

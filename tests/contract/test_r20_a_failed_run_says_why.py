@@ -3,6 +3,7 @@
 import pytest
 import trio
 
+from engine.agents.protocol import Turn
 from engine.errors import ModelError, ModelErrorKind
 from engine.models.retry import RETRIES
 from engine.records.event import AgentFailed, MessageUpdated
@@ -158,8 +159,8 @@ async def test_r20_tool_call_of_a_failed_attempt_is_not_made(autojump_clock: obj
 async def test_r20_what_an_agent_raises_is_told(
     error: Exception, told: RunError, watched: Watched, autojump_clock: object
 ) -> None:
-    async def respond(turn: object) -> None:
-        turn.say("I was about to")  # type: ignore[attr-defined]
+    async def respond(turn: Turn) -> None:
+        turn.say("I was about to")
         raise error
 
     watched.agent.respond_with = respond

@@ -10,6 +10,7 @@ import trio.testing
 from engine.backend import NewWorkspace, open_backend
 from engine.errors import StoreUnavailable, WorkspaceUnavailable
 from engine.records.change import Change, SettleRun
+from engine.records.ids import RunId
 from engine.records.run import OnCrash, RunState
 from engine.runs.recovery import PAGE, STALLED_S
 from engine.settings import EngineSettings
@@ -241,7 +242,7 @@ async def test_r25_gate_in_recovery_is_no_entry(autojump_clock: object, tmp_path
         gate, entered = Gate(is_open=True), []
 
         async def note(run: Any) -> None:
-            stored = await disk.store.run(run.record.workspace_id, "active")  # type: ignore[arg-type]
+            stored = await disk.store.run(run.record.workspace_id, RunId("active"))
             assert stored is not None
             entered.append((run.record.id, stored.run.state))
             await gate.pass_through()

@@ -13,7 +13,7 @@ import trio
 
 from engine.backend import Backend, NewWorkspace, open_backend
 from engine.errors import StoreDamaged, StoreError
-from engine.records.ids import RunId
+from engine.records.ids import RunId, SessionId
 from engine.records.run import Prompt, RunState
 from engine.runs.answering import first_leaf
 from engine.settings import EngineSettings
@@ -119,8 +119,8 @@ class Visit:
         session = await workspace.sessions.create("new")
         await self._send(workspace, session.id)
 
-    async def _send(self, workspace: Workspace, session_id: str) -> None:
-        accepted = await workspace.accept(Prompt(session_id=session_id, text="hi"))  # type: ignore[arg-type]
+    async def _send(self, workspace: Workspace, session_id: SessionId) -> None:
+        accepted = await workspace.accept(Prompt(session_id=session_id, text="hi"))
         self.accepted[accepted.run.id] = RunState.ACCEPTED
         self.accepted[accepted.run.id] = (await workspace.wait_run(accepted.run.id, 30)).state
 

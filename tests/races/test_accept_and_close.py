@@ -10,6 +10,7 @@ import trio.testing
 
 from engine.errors import CountermandError, ServerStopping, WorkspaceClosing
 from engine.records.event import RunCompleted
+from engine.records.ids import RunId
 from engine.records.run import RunState
 from tests.doubles.engine import Watched, open_watched
 from tests.doubles.racing import orders, race, rounds
@@ -28,10 +29,10 @@ async def end(watched: Watched, how: str) -> None:
         await watched.backend.wait_stopped()
 
 
-async def check_told_truly(watched: Watched, run_id: str, answer: object, how: str) -> None:
+async def check_told_truly(watched: Watched, run_id: RunId, answer: object, how: str) -> None:
     """What the caller was told is what is stored; and what was closed has ended, with one event."""
     store, workspace_id = watched.backend.store, watched.workspace.id
-    stored = await store.run(workspace_id, run_id)  # type: ignore[arg-type]
+    stored = await store.run(workspace_id, run_id)
     assert (stored is None) is isinstance(answer, CountermandError)
     events = [event for event in await store.events_after(workspace_id, 0, limit=10_000) if event.run_id == run_id]
     if stored is None:
@@ -57,7 +58,7 @@ async def test_accept_and_close(ends: str, order: str, autojump_clock: object, t
                     answers.append(error)
 
             await race(order, number, send, partial(end, watched, ends))
-            await check_told_truly(watched, "run", answers[0], ends)
+            await check_told_truly(watched, RunId("run"), answers[0], ends)
             if order == "second":
                 assert isinstance(answers[0], CountermandError)
 
