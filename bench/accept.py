@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import trio
@@ -222,7 +223,7 @@ async def open_endings(server: LiveServer, w: str) -> AsyncIterator[trio.MemoryR
         nursery.cancel_scope.cancel()
 
 
-async def ask(connection: Connection, method: str, target: str, body: object = None):
+async def ask(connection: Connection, method: str, target: str, body: object = None) -> Any:
     """A request that must be answered well; its answer's body."""
     answer = await connection.request(method, target, body)
     if answer.status not in (200, 202):

@@ -207,7 +207,7 @@ async def open_reader(server: LiveServer, w: str) -> AsyncIterator[Reader]:
         nursery.cancel_scope.cancel()
 
 
-async def ask(connection: Connection, method: str, target: str, body: object = None):
+async def ask(connection: Connection, method: str, target: str, body: object = None) -> Any:
     """A request that must be answered well; its answer's body."""
     answer = await connection.request(method, target, body)
     if answer.status not in (200, 202):

@@ -19,6 +19,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import trio
@@ -27,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that it can b
 
 from bench import harness
 from bench.model import SLOW, Model, open_model
-from tests.doubles.live_server import Connection, LiveServer, open_live_server
+from tests.doubles.live_server import Answer, Connection, LiveServer, open_live_server
 
 KEPT_EVERY = 8  # pairs, with a prompt behind that nobody means to cancel
 BY_RUN_EVERY = 4  # pairs, with a cancel of the run rather than of its session
@@ -233,7 +234,7 @@ async def watching(server: LiveServer, race: Race) -> AsyncIterator[None]:
         nursery.cancel_scope.cancel()
 
 
-async def note_endings(answer, race: Race) -> None:
+async def note_endings(answer: Answer, race: Race) -> None:
     """Read a stream to its end."""
     rest = b""
     while data := await answer.receive():
@@ -281,7 +282,7 @@ async def count_terminal_events(connection: Connection, race: Race) -> None:
                 missing.discard(run_id)
 
 
-def misread_turns(race: Race, messages: list[dict], texts: dict[str, str], session_id: str) -> Iterator[str]:
+def misread_turns(race: Race, messages: list[dict[str, Any]], texts: dict[str, str], session_id: str) -> Iterator[str]:
     """What is wrong with the stored turns of a session: each must be a prompt, then an answer that ended as its run."""
     expected = Counter(prompt.text for prompt in race.prompts.values() if prompt.session_id == session_id)
     if len(messages) != 2 * expected.total():
@@ -350,7 +351,7 @@ def latencies(race: Race) -> dict[str, list[float]]:
     return {"its answer": answered, "the terminal event": ended, "the model's end": closed}
 
 
-async def ask(connection: Connection, method: str, target: str, body: object = None):
+async def ask(connection: Connection, method: str, target: str, body: object = None) -> Any:
     """A request that must be answered well; its answer's body."""
     answer = await connection.request(method, target, body)
     if answer.status != 200:

@@ -69,6 +69,7 @@ class Subscribers:
         self._is_over.set()
         self._thread.join()
         for key in list(self._selector.get_map().values()):
+            assert isinstance(key.fileobj, socket.socket)
             key.fileobj.close()
         self._selector.close()
 
@@ -80,6 +81,7 @@ class Subscribers:
     def _read(self) -> None:
         while not self._is_over.is_set():
             for key, _ in self._selector.select(timeout=0.1):
+                assert isinstance(key.fileobj, socket.socket)
                 try:
                     data = key.fileobj.recv(CHUNK)
                 except ConnectionResetError:

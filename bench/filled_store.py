@@ -104,7 +104,7 @@ class FilledStore:
         self._played["ended"] = with_request(self._read(ended))
         session = await workspace.sessions.create("left alone")
         active = await self._send(workspace, session.id, LEFT)
-        while not any(WORDS.encode() in bytes(row["parts"]) for row in self._read(active).messages[1:]):  # noqa: ASYNC110
+        while not any(map(_has_words, self._read(active).messages[1:])):  # noqa: ASYNC110
             await trio.sleep(0.05)  # the store has no bell
         queued = await self._send(workspace, session.id, ANSWERED)
         while (await workspace.run(queued)).state != "queued":  # noqa: ASYNC110
@@ -246,6 +246,12 @@ def with_request(played: Played) -> Played:
     return Played(played.session, played.run, played.messages, played.events, [answered])
 
 
+def _has_words(message: Row) -> bool:
+    parts = message["parts"]
+    assert isinstance(parts, bytes)
+    return WORDS.encode() in parts
+
+
 def _session_id(played: Played, number: int) -> str:
     return f"{number * ODD & 0xFFFFFFFF:08x}{str(played.session['id'])[8:]}"
 
@@ -260,7 +266,7 @@ def _insert(
     anew = {old: _scrambled(old, seq) for old in played.ids}
     anew[str(played.session["id"])] = _scrambled(str(played.session["id"]), session)
     anew[str(played.run["workspace_id"])] = f"'{copies.workspace_id}'"
-    anew[f'"seq":{played.run["seq"]},'] = f"""'"seq":' || {seq} || ','"""
+    anew[f'"seq":{played.run["seq"]!r},'] = f"""'"seq":' || {seq} || ','"""
     columns = {name: numbers.get(name) or _copied(name, value, anew) for name, value in row.items()}
     statement = (
         "WITH RECURSIVE counted(value) AS (VALUES (0) UNION ALL SELECT value + 1 FROM counted WHERE value + 1 <"

@@ -1,6 +1,7 @@
 """R02: a prompt is answered when its run is committed; if that fails, nothing of it remains."""
 
 import base64
+from functools import partial
 from typing import Any
 
 import pytest
@@ -119,7 +120,7 @@ async def test_r02_runs_around_one_whose_commit_fails_run_in_their_order(
             async with trio.open_nursery() as nursery:
                 for number in range(3):
                     nursery.start_soon(send, number)
-                    await until(lambda n=number, w=watched: w.workspace.lanes.find(f"run-{n}"))
+                    await until(partial(watched.workspace.lanes.find, f"run-{number}"))
                 gate.open()
             good = [f"run-{number}" for number in range(3) if number != bad]
             for run_id in good:
@@ -157,9 +158,9 @@ async def test_r02_run_that_was_parked_behind_a_refused_one_is_started(
                 nursery.start_soon(send, f"first-{number}", other.id)
                 await gate.reached()
                 nursery.start_soon(send_bad, f"bad-{number}")
-                await until(lambda n=number: watched.workspace.lanes.find(f"bad-{n}"))
+                await until(partial(watched.workspace.lanes.find, f"bad-{number}"))
                 nursery.start_soon(send, f"good-{number}", watched.session_id)
-                await until(lambda n=number: watched.workspace.lanes.find(f"good-{n}"))
+                await until(partial(watched.workspace.lanes.find, f"good-{number}"))
                 gate.open()
             good = await watched.ended(await watched.workspace.run(f"good-{number}"))
             assert good.state is RunState.COMPLETED

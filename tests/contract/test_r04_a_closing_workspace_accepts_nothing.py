@@ -9,6 +9,7 @@ import trio.testing
 from engine.backend import NewWorkspace
 from engine.errors import CountermandError, NotFound, ServerStopping, WorkspaceClosing
 from engine.records.event import RunCompleted
+from engine.records.ids import RunId
 from engine.records.run import RunState
 from tests.doubles.engine import Watched, open_watched
 from tests.doubles.gate import Gate
@@ -38,7 +39,7 @@ async def test_r04_prompt_is_refused_while(ends: str, autojump_clock: object, tm
             ending.open()
         if ends == "the server stops":
             await backend.wait_stopped()
-        assert await backend.store.run(workspace.id, "late") is None  # type: ignore[arg-type]
+        assert await backend.store.run(workspace.id, RunId("late")) is None
         with pytest.raises(error):
             await staged.watched.send("later still", run_id="later")
 
@@ -121,7 +122,7 @@ async def test_r04_accept_against_the_end_is_refused_or_accepted_and_never_half(
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(send)
                 nursery.start_soon(end)
-            stored = await backend.store.run(workspace.id, "run")  # type: ignore[arg-type]
+            stored = await backend.store.run(workspace.id, RunId("run"))
             [answer] = answers
             assert (stored is not None) is not isinstance(answer, CountermandError)
             events = await backend.store.events_after(workspace.id, 0, limit=1000)

@@ -6,9 +6,10 @@ import pytest
 import trio
 import trio.testing
 
+from engine.agents.protocol import Turn
 from engine.backend import NewWorkspace, open_backend
-from engine.errors import IdempotencyConflict, ServerStopping, StoreUnavailable, WorkspaceClosing
-from engine.records.change import AcceptRun
+from engine.errors import CountermandError, IdempotencyConflict, ServerStopping, StoreUnavailable, WorkspaceClosing
+from engine.records.change import AcceptRun, Change
 from engine.records.ids import RunId
 from engine.records.run import IfBusy, Prompt, RunState
 from engine.runs.acceptance import Accepted
@@ -133,7 +134,7 @@ async def test_r06_request_whose_twin_came_and_went_while_it_was_being_looked_up
 @pytest.mark.parametrize("reason", [ServerStopping(), WorkspaceClosing("w")])
 @pytest.mark.parametrize("key", KEYS)
 async def test_r06_repeated_request_is_answered_where_a_new_one_is_refused(
-    key: dict[str, Any], reason: Exception, watched: Watched, autojump_clock: object
+    key: dict[str, Any], reason: CountermandError, watched: Watched, autojump_clock: object
 ) -> None:
     first = await accept(watched, **key)
     watched.workspace.refuse(reason)
@@ -225,7 +226,7 @@ async def test_r06_repeated_request_that_would_be_refused_as_a_new_one_finds_its
     settings = EngineSettings(data_dir=None, queue_per_session=1, queue_per_workspace=1)
     async with open_watched(path=str(tmp_path), settings=settings) as watched:
 
-        async def respond(turn: object) -> None:
+        async def respond(turn: Turn) -> None:
             await trio.sleep(1)
 
         watched.agent.respond_with = respond
@@ -249,9 +250,9 @@ async def test_r06_repeated_interrupt_interrupts_once(autojump_clock: object, tm
 async def test_r06_retry_of_a_request_that_was_refused_is_a_new_one(autojump_clock: object, tmp_path: object) -> None:
     failures = 1
 
-    def fails(number: int, change: object) -> bool:
+    def fails(number: int, change: Change) -> bool:
         nonlocal failures
-        is_first = any(accepts("run")(write) for write in change.writes) and failures > 0  # type: ignore[attr-defined]
+        is_first = any(accepts("run")(write) for write in change.writes) and failures > 0
         failures -= is_first
         return is_first
 

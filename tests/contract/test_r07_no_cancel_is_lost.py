@@ -1,9 +1,12 @@
 """R07: a session cancel covers every run that was registered before it."""
 
+from functools import partial
+
 import pytest
 import trio
 import trio.testing
 
+from engine.agents.protocol import Turn
 from engine.records.run import RunState
 from tests.doubles.engine import ScriptedAgent, open_watched
 from tests.doubles.gate import Gate
@@ -26,7 +29,7 @@ async def test_r07_session_cancel_covers_what_is_active_queued_accepted_and_bein
 ) -> None:
     entry, begun = Gate(), Gate()
 
-    async def respond(turn: object) -> None:
+    async def respond(turn: Turn) -> None:
         await begun.pass_through()
 
     async def before_entry(run: object) -> None:
@@ -83,7 +86,7 @@ async def test_r07_r08_cancel_at_the_same_moment_as_accepts_covers_a_run_or_leav
 
             async with trio.open_nursery() as nursery:
                 for name in names:
-                    nursery.start_soon(lambda n=name, s=session_id: watched.send("a", run_id=n, session_id=s))
+                    nursery.start_soon(partial(watched.send, "a", run_id=name, session_id=session_id))
                 nursery.start_soon(cancel)
             for name in names:
                 ended = await watched.ended(await watched.workspace.run(name))

@@ -1,5 +1,7 @@
 """R08: a cancel covers nothing that is registered after it, and two cancels are one."""
 
+from collections.abc import Awaitable, Callable
+
 import pytest
 import trio
 import trio.testing
@@ -119,13 +121,13 @@ async def test_r08_two_cancels_are_one_for_a_run_that_is(at: At, autojump_clock:
         assert [run.state.is_terminal for run in marked] == [False, True]
 
 
-async def until_started(nursery: trio.Nursery, cancel: object, reason: str) -> None:
+async def until_started(nursery: trio.Nursery, cancel: Callable[[str], Awaitable[object]], reason: str) -> None:
     """Start a cancel, and return when it has done what it does without waiting."""
     started = trio.Event()
 
     async def begin() -> None:
         started.set()
-        await cancel(reason)  # type: ignore[operator]
+        await cancel(reason)
 
     nursery.start_soon(begin)
     await started.wait()

@@ -1,13 +1,16 @@
 """R10: what a canceled turn leaves behind, with the built-in agent over the offline model."""
 
 import json
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
 
+from engine.agents.protocol import Turn
 from engine.agents.transcript import CANCELED_NOTE
 from engine.records.event import RunCompleted
 from engine.records.message import FinishReason, Message, Reasoning, Role, Text
@@ -81,10 +84,15 @@ async def test_r10_model_connection_and_tools_are_done_before_the_terminal_event
 ) -> None:
     tool = GateTool()
     model = RecordingModel(gates={"middle": Gate()})
-    for steps in ([{"text": "a"}, {"gate": "middle"}], [{"tool": "wait"}], [{"think": "a"}, {"hang": True}]):
+    scripts: tuple[list[dict[str, object]], ...] = (
+        [{"text": "a"}, {"gate": "middle"}],
+        [{"tool": "wait"}],
+        [{"think": "a"}, {"hang": True}],
+    )
+    for steps in scripts:
         stores: list[HoldingStore] = []
         async with open_watched(
-            path=str(tmp_path), tools={"wait": tool}, wrap_store=lambda store, s=stores: keep(s, store), **coder(model)
+            path=str(tmp_path), tools={"wait": tool}, wrap_store=partial(keep, stores), **coder(model)
         ) as watched:
             ending = stores[0].hold(settles("run"))
             await watched.send(script(steps), run_id="run")
@@ -156,7 +164,10 @@ async def test_r10_later_runs_show_the_model_what_was_said_marked_as_canceled(
     model, tool = RecordingModel(), GateTool()
     tool.gate.open()
     async with open_watched(path=str(tmp_path), tools={"wait": tool}, **coder(model)) as watched:
-        script_of = [[{"text": "I call."}, {"tool": "wait"}], [{"text": "Half of"}, {"hang": True}]]
+        script_of: list[list[dict[str, object]]] = [
+            [{"text": "I call."}, {"tool": "wait"}],
+            [{"text": "Half of"}, {"hang": True}],
+        ]
         if steps == 1:
             tool.gate = Gate()
         await watched.send(script(*script_of, say="the canceled prompt"))
@@ -199,9 +210,9 @@ async def test_r10_earlier_steps_of_a_canceled_turn_stay_as_they_ended(
 
 
 async def test_r10_bad_arguments_of_a_canceled_call_leave_valid_json(watched: Watched, autojump_clock: object) -> None:
-    async def respond(turn: object) -> None:
-        turn.begin_tool_call("call", "tool")  # type: ignore[attr-defined]
-        turn.append_tool_input("call", '{"half": ')  # type: ignore[attr-defined]
+    async def respond(turn: Turn) -> None:
+        turn.begin_tool_call("call", "tool")
+        turn.append_tool_input("call", '{"half": ')
         await trio.sleep_forever()
 
     watched.agent.respond_with = respond
@@ -229,10 +240,11 @@ async def test_r10_what_a_run_has_left_running_is_ended_before_its_terminal_even
     autojump_clock: object, tmp_path: object, end: str
 ) -> None:
     ended: list[tuple[str, bool]] = []
-    tool, stores = GateTool(), []
+    tool = GateTool()
+    stores: list[HoldingStore] = []
 
     @asynccontextmanager
-    async def open_tools(seams: object):
+    async def open_tools(seams: object) -> AsyncIterator[OpenTools]:
         async def end_run(run_id: str) -> None:
             await trio.lowlevel.checkpoint()
             ended.append((run_id, any(settles(run_id)(write) for write in stores[0].written)))
@@ -243,9 +255,7 @@ async def test_r10_what_a_run_has_left_running_is_ended_before_its_terminal_even
     ends: list[dict[str, object]] = [{"fail": "bad_request"}] if end == "failed" else [{"text": "done"}]
     model = RecordingModel(gates={"last words": last_words})
     async with (
-        open_watched(
-            path=str(tmp_path), tools=open_tools, wrap_store=lambda store: keep(stores, store), **coder(model)
-        ) as watched,
+        open_watched(path=str(tmp_path), tools=open_tools, wrap_store=partial(keep, stores), **coder(model)) as watched,
         trio.open_nursery() as nursery,
     ):
         run = await watched.send(script([{"tool": "wait"}], [{"gate": "last words"}, *ends]))

@@ -4,9 +4,10 @@ import pytest
 import trio
 import trio.testing
 
+from engine.agents.protocol import Turn
 from engine.backend import NewWorkspace, open_backend
 from engine.errors import StoreUnavailable
-from engine.records.change import RequestCancel, SettleRun
+from engine.records.change import Change, RequestCancel, SettleRun
 from engine.records.run import RunState
 from engine.settings import EngineSettings
 from engine.store.sqlite import open_sqlite_store
@@ -67,7 +68,7 @@ async def test_r11_finish_against_cancel_is_decided_once_and_told_truly(
 ) -> None:
     gate = Gate()
 
-    async def respond(turn: object) -> None:
+    async def respond(turn: Turn) -> None:
         await gate.pass_through()
 
     watched.agent.respond_with = respond
@@ -115,9 +116,9 @@ async def test_r11_finish_between_an_interrupt_and_its_flag_is_canceled(
 async def test_r11_cancel_between_two_tries_to_write_the_ending_wins(autojump_clock: object, tmp_path: object) -> None:
     failures = 1
 
-    def fails(number: int, change: object) -> bool:
+    def fails(number: int, change: Change) -> bool:
         nonlocal failures
-        is_settle = any(isinstance(write, SettleRun) for write in change.writes)  # type: ignore[attr-defined]
+        is_settle = any(isinstance(write, SettleRun) for write in change.writes)
         failures -= is_settle
         return is_settle and failures >= 0
 
@@ -134,8 +135,8 @@ async def test_r11_cancel_between_two_tries_to_write_the_ending_wins(autojump_cl
 async def test_r11_cancel_that_cannot_be_committed_is_not_answered_but_raised(
     autojump_clock: object, tmp_path: object
 ) -> None:
-    def fails(number: int, change: object) -> bool:
-        return any(isinstance(write, RequestCancel) for write in change.writes)  # type: ignore[attr-defined]
+    def fails(number: int, change: Change) -> bool:
+        return any(isinstance(write, RequestCancel) for write in change.writes)
 
     async with open_staged(At.AGENT, tmp_path, beneath=lambda store: FailingStore(store, fails)) as staged:
         with pytest.raises(StoreUnavailable):

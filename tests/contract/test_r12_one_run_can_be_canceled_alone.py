@@ -3,6 +3,7 @@
 import pytest
 import trio
 
+from engine.agents.protocol import Turn
 from engine.errors import ModelError, NotFound
 from engine.records.ids import RunId, WorkspaceId
 from engine.records.run import RunState
@@ -85,7 +86,7 @@ async def test_r12_canceling_a_run_that_has_ended_changes_nothing_and_says_how_i
 ) -> None:
     async with open_staged(At.ENTRY, tmp_path) as staged:
 
-        async def respond(turn: object) -> None:
+        async def respond(turn: Turn) -> None:
             if state is RunState.FAILED:
                 raise ModelError("authentication", "No key", "Set one.")
 
@@ -145,4 +146,4 @@ async def test_r12_run_that_is_accepted_while_its_cancel_looks_for_it_is_cancele
         run = await watched.send(run_id="late")
         stores[0].gate.open()
         assert (await watched.ended(run)).state is RunState.CANCELED
-    assert answers == [CancelAnswer(("late",), answers[0].state)]
+    assert answers == [CancelAnswer((run.id,), answers[0].state)]

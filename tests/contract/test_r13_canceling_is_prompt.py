@@ -40,10 +40,12 @@ async def test_r13_nothing_is_waited_for_when_a_run_is_canceled_that_is(
         pytest.param([{"text": "first"}, {"tool": "wait"}, {"tool": "wait"}], id="a tool that hangs"),
     ],
 )
-async def test_r13_cancel_does_not_wait_for(steps: object, autojump_clock: object, tmp_path: object) -> None:
+async def test_r13_cancel_does_not_wait_for(
+    steps: list[dict[str, object]], autojump_clock: object, tmp_path: object
+) -> None:
     model, tool = RecordingModel(), GateTool()
     async with open_watched(path=str(tmp_path), tools={"wait": tool}, **coder(model)) as watched:
-        run = await watched.send(script(steps))  # type: ignore[arg-type]
+        run = await watched.send(script(steps))
         await trio.sleep(100.5 if "every" in str(steps) else 10.5)
         assert model.statistics().opened >= 1
         start = trio.current_time()

@@ -4,9 +4,11 @@ import pytest
 import trio
 import trio.testing
 
+from engine.agents.protocol import Turn
 from engine.backend import NewWorkspace
 from engine.records.change import Change
 from engine.records.run import RunState
+from engine.runs.accepted import AcceptedRun
 from engine.settings import EngineSettings
 from tests.doubles.engine import ScriptedAgent, Watched, open_watched
 from tests.doubles.gate import Gate
@@ -25,9 +27,9 @@ class CountingAgent(ScriptedAgent):
         self.most_of_a_session = 0
         self.most = 0
 
-    async def take_a_second(self, turn: object) -> None:
+    async def take_a_second(self, turn: Turn) -> None:
         """Answer one turn."""
-        session_id = turn.session_id  # type: ignore[attr-defined]
+        session_id = turn.session_id
         self.now[session_id] = self.now.get(session_id, 0) + 1
         self.most_of_a_session = max(self.most_of_a_session, self.now[session_id])
         self.most = max(self.most, sum(self.now.values()))
@@ -50,7 +52,7 @@ async def test_r14_runs_of_a_session_start_in_accept_order_one_after_the_other(
             with trio.fail_after(prompts + 1):
                 for run in runs:
                     await run.wait_settled()
-            assert [turn.run.seq for turn in agent.turns] == sorted(turn.run.seq for turn in agent.turns)
+            assert [turn.run_id for turn in agent.turns] == [run.record.id for run in runs]
             assert len(agent.turns) == prompts
         assert agent.most_of_a_session == 1
 
@@ -58,8 +60,8 @@ async def test_r14_runs_of_a_session_start_in_accept_order_one_after_the_other(
 async def test_r14_run_that_enters_before_an_earlier_one_waits_for_it(autojump_clock: object, tmp_path: object) -> None:
     gates = [Gate(), Gate(), Gate()]
 
-    async def before_entry(run: object) -> None:
-        await gates[run.record.seq - 1].pass_through()  # type: ignore[attr-defined]
+    async def before_entry(run: AcceptedRun) -> None:
+        await gates[run.record.seq - 1].pass_through()
 
     async with open_watched(path=str(tmp_path), before_entry=before_entry) as watched:
         runs = [await watched.send(f"{number}") for number in range(3)]
@@ -87,8 +89,8 @@ async def test_r14_sessions_do_not_wait_for_each_other(autojump_clock: object, t
 
 
 async def test_r14_hung_session_holds_up_no_other(watched: Watched, autojump_clock: object) -> None:
-    async def respond(turn: object) -> None:
-        if turn.prompt.text == "hang":  # type: ignore[attr-defined]
+    async def respond(turn: Turn) -> None:
+        if turn.prompt.text == "hang":
             await trio.sleep_forever()
 
     watched.agent.respond_with = respond

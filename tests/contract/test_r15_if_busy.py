@@ -1,5 +1,6 @@
 """R15: what happens to a prompt while its session is busy: enqueue, reject, interrupt or steer."""
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -91,8 +92,8 @@ async def test_r15_two_interrupts_leave_the_second(autojump_clock: object, tmp_p
         async with open_staged(At.AGENT, tmp_path) as staged:
             async with trio.open_nursery() as nursery:
                 for name in ("one", "two"):
-                    nursery.start_soon(lambda n=name: staged.watched.send(n, run_id=n, if_busy="interrupt"))
-                    await until(lambda n=name: staged.workspace.lanes.find(n))
+                    nursery.start_soon(partial(staged.watched.send, name, run_id=name, if_busy="interrupt"))
+                    await until(partial(staged.workspace.lanes.find, name))
             assert (await staged.ended()).state is RunState.CANCELED
             assert (await staged.ended("one")).state is RunState.CANCELED
             assert (await staged.ended("two")).state is RunState.COMPLETED

@@ -6,6 +6,7 @@ import pytest
 import trio
 import trio.testing
 
+from engine.agents.protocol import Turn
 from engine.errors import QueueFull
 from engine.records.change import Change
 from engine.records.run import RunState
@@ -41,7 +42,7 @@ async def test_r16_queue_of_a_workspace_is_bounded(autojump_clock: object, tmp_p
     settings = EngineSettings(data_dir=None, max_active_runs=1, queue_per_workspace=3)
     async with open_watched(path=str(tmp_path), settings=settings) as watched:
 
-        async def respond(turn: object) -> None:
+        async def respond(turn: Turn) -> None:
             await trio.sleep(1)
 
         watched.agent.respond_with = respond
@@ -155,7 +156,7 @@ async def test_r17_clearing_leaves_alone_a_run_that_waits_behind_no_other_and_is
 async def test_r17_run_that_is_accepted_after_the_clearing_is_not_cleared(
     watched: Watched, autojump_clock: object
 ) -> None:
-    async def respond(turn: object) -> None:
+    async def respond(turn: Turn) -> None:
         await trio.sleep(1)
 
     watched.agent.respond_with = respond

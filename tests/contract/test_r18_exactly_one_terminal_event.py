@@ -3,16 +3,18 @@
 import pytest
 import trio
 
+from engine.agents.protocol import Turn
 from engine.backend import NewWorkspace, open_backend
 from engine.errors import ModelError, NotFound
 from engine.records.change import Change, Ending, SettleRun
 from engine.records.event import RunCompleted
+from engine.records.message import Message
 from engine.records.run import OnCrash, RunRecord, RunState
 from engine.settings import EngineSettings
 from engine.store.sqlite import open_sqlite_store
 from tests.doubles.coder import RecordingModel, coder, script
 from tests.doubles.engine import ScriptedAgent, Watched, open_watched
-from tests.doubles.holding_store import DyingStore, accepts, starts
+from tests.doubles.holding_store import DyingStore, Picks, accepts, starts
 from tests.doubles.invariants import check_invariants
 from tests.doubles.stages import AHEAD, HELD, At, open_staged
 from tests.doubles.store import StoreDouble
@@ -59,7 +61,7 @@ async def test_r18_failed_before_the_model_was_called(autojump_clock: object, tm
 
 @pytest.mark.parametrize("error", [NotFound("model", "gone/away"), RuntimeError("a bug"), OSError("no disk")])
 async def test_r18_failed_because_the_agent_raised(error: Exception, watched: Watched, autojump_clock: object) -> None:
-    async def respond(turn: object) -> None:
+    async def respond(turn: Turn) -> None:
         raise error
 
     watched.agent.respond_with = respond
@@ -68,7 +70,7 @@ async def test_r18_failed_because_the_agent_raised(error: Exception, watched: Wa
 
 async def test_r18_failed_because_the_history_could_not_be_read(autojump_clock: object, tmp_path: object) -> None:
     class Forgetful(StoreDouble):
-        async def history(self, *_: object) -> list[object]:  # type: ignore[override]
+        async def history(self, *_: object) -> list[Message]:
             raise OSError("the page is torn out")
 
     async with open_watched(path=str(tmp_path), wrap_store=Forgetful) as watched:
@@ -83,7 +85,7 @@ async def test_r18_failed_in_the_model(autojump_clock: object, tmp_path: object)
 
 
 async def test_r18_timed_out(watched: Watched, autojump_clock: object) -> None:
-    async def respond(turn: object) -> None:
+    async def respond(turn: Turn) -> None:
         await trio.sleep_forever()
 
     watched.agent.respond_with = respond
@@ -121,15 +123,12 @@ async def test_r18_host_of_a_steered_run_failed(autojump_clock: object, tmp_path
     ],
 )
 async def test_r18_recovered_after_a_crash_while_it_was(
-    last: object, on_crash: OnCrash, state: RunState, autojump_clock: object, tmp_path: object
+    last: Picks, on_crash: OnCrash, state: RunState, autojump_clock: object, tmp_path: object
 ) -> None:
     settings = EngineSettings(data_dir=None, settle_s=0.1)
     async with open_sqlite_store(None) as disk:
         async with open_watched(
-            path=str(tmp_path),
-            settings=settings,
-            wrap_store=lambda _: DyingStore(disk, last),
-            check=False,  # type: ignore[arg-type]
+            path=str(tmp_path), settings=settings, wrap_store=lambda _: DyingStore(disk, last), check=False
         ) as watched:
             await watched.send("hi", run_id="run", on_crash=on_crash)
             workspace_id = watched.workspace.id

@@ -4,11 +4,13 @@ import pytest
 import trio
 import trio.testing
 
+from engine.agents.protocol import Turn
 from engine.errors import ModelError
-from engine.records.change import SettleRun
+from engine.records.change import Change, SettleRun
 from engine.records.event import MessageCreated, MessageUpdated, RunChanged, RunCompleted
 from engine.records.message import Role
 from engine.records.run import RunState, Usage
+from engine.store.protocol import Store
 from tests.doubles.engine import Watched
 from tests.doubles.holding_store import settles
 from tests.doubles.stages import HELD, At, open_staged
@@ -26,17 +28,17 @@ ENDINGS = {
 async def test_r19_terminal_event_tells_all_and_follows_everything_when_a_turn(
     ending: str, watched: Watched, autojump_clock: object
 ) -> None:
-    async def respond(turn: object) -> None:
-        turn.say("first step")  # type: ignore[attr-defined]
-        turn.begin_tool_call("call", "nothing")  # type: ignore[attr-defined]
-        await turn.call_tool(turn.end_tool_call("call"))  # type: ignore[attr-defined]
-        await turn.next_step()  # type: ignore[attr-defined]
-        turn.think("hm")  # type: ignore[attr-defined]
-        turn.say("the last words, ")  # type: ignore[attr-defined]
+    async def respond(turn: Turn) -> None:
+        turn.say("first step")
+        turn.begin_tool_call("call", "nothing")
+        await turn.call_tool(turn.end_tool_call("call"))
+        await turn.next_step()
+        turn.think("hm")
+        turn.say("the last words, ")
         await trio.sleep(1)
-        turn.say("in ")  # type: ignore[attr-defined]
-        turn.say("full")  # type: ignore[attr-defined]
-        turn.use(Usage(3, 4, cost=0.5))  # type: ignore[attr-defined]
+        turn.say("in ")
+        turn.say("full")
+        turn.use(Usage(3, 4, cost=0.5))
         if ending == "fails":
             raise ModelError("content_filter", "Refused", "Say it differently.")
         if ending != "completes":
@@ -97,11 +99,11 @@ async def test_r19_nothing_of_an_ending_is_there_when_its_commit_fails(
 ) -> None:
     failing: list[FailingStore] = []
 
-    def fails(number: int, change: object) -> bool:
-        return any(isinstance(write, SettleRun) for write in change.writes)  # type: ignore[attr-defined]
+    def fails(number: int, change: Change) -> bool:
+        return any(isinstance(write, SettleRun) for write in change.writes)
 
-    def beneath(store: object) -> FailingStore:
-        failing.append(FailingStore(store, fails))  # type: ignore[arg-type]
+    def beneath(store: Store) -> FailingStore:
+        failing.append(FailingStore(store, fails))
         return failing[-1]
 
     async with open_staged(At.TOOL, tmp_path, beneath=beneath) as staged:

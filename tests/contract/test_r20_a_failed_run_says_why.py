@@ -3,6 +3,7 @@
 import pytest
 import trio
 
+from engine.agents.protocol import Turn
 from engine.errors import ModelError, ModelErrorKind
 from engine.models.retry import RETRIES
 from engine.records.event import AgentFailed, MessageUpdated
@@ -94,7 +95,7 @@ async def test_r20_provider_that_asks_for_too_long_a_wait_is_not_waited_for(
 
 
 async def test_r20_retry_takes_back_what_the_failed_attempt_has_shown(autojump_clock: object, tmp_path: object) -> None:
-    steps = [
+    steps: list[dict[str, object]] = [
         {"think": "Hm. "},
         {"text": "All of this "},
         {"wait": 1},
@@ -116,7 +117,11 @@ async def test_r20_retry_takes_back_what_the_failed_attempt_has_shown(autojump_c
 
 
 async def test_r20_tool_call_of_a_failed_attempt_is_gone(autojump_clock: object, tmp_path: object) -> None:
-    steps = [{"tool": "nothing", "id": "call", "unfinished": True}, {"fail": "connection", "times": 1}, {"text": "ok"}]
+    steps: list[dict[str, object]] = [
+        {"tool": "nothing", "id": "call", "unfinished": True},
+        {"fail": "connection", "times": 1},
+        {"text": "ok"},
+    ]
     async with open_watched(path=str(tmp_path), **coder(RecordingModel())) as watched:
         run = await watched.send(script(steps))
         await trio.sleep(0.5)
@@ -131,7 +136,10 @@ async def test_r20_tool_call_of_a_failed_attempt_is_gone(autojump_clock: object,
 
 async def test_r20_tool_call_of_a_failed_attempt_is_not_made(autojump_clock: object, tmp_path: object) -> None:
     tool = GateTool(gate=Gate(is_open=True))
-    steps = [[{"tool": "wait", "id": "call"}, {"fail": "connection", "times": 1}], [{"text": "ok"}]]
+    steps: list[list[dict[str, object]]] = [
+        [{"tool": "wait", "id": "call"}, {"fail": "connection", "times": 1}],
+        [{"text": "ok"}],
+    ]
     async with open_watched(path=str(tmp_path), tools={"wait": tool}, **coder(RecordingModel())) as watched:
         assert (await watched.ended(await watched.send(script(*steps)))).state is RunState.COMPLETED
         assert tool.begun == 1
@@ -151,8 +159,8 @@ async def test_r20_tool_call_of_a_failed_attempt_is_not_made(autojump_clock: obj
 async def test_r20_what_an_agent_raises_is_told(
     error: Exception, told: RunError, watched: Watched, autojump_clock: object
 ) -> None:
-    async def respond(turn: object) -> None:
-        turn.say("I was about to")  # type: ignore[attr-defined]
+    async def respond(turn: Turn) -> None:
+        turn.say("I was about to")
         raise error
 
     watched.agent.respond_with = respond

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import trio
 
+from engine.agents.protocol import Turn
 from engine.clock import MICROSECONDS
 from engine.records.message import FinishReason
 from engine.records.run import RunRecord, RunState
@@ -23,9 +24,9 @@ def lasted(run: RunRecord) -> float:
     return (run.ended_at_us - run.started_at_us) / MICROSECONDS
 
 
-async def hang(turn: object) -> None:
+async def hang(turn: Turn) -> None:
     """An agent that says a word and no more."""
-    turn.say("I begin")  # type: ignore[attr-defined]
+    turn.say("I begin")
     await trio.sleep_forever()
 
 
@@ -56,7 +57,7 @@ async def test_r21_default_deadline_is_the_configured_one(autojump_clock: object
 
 
 async def test_r21_run_that_ends_in_time_is_not_touched(watched: Watched, autojump_clock: object) -> None:
-    async def respond(turn: object) -> None:
+    async def respond(turn: Turn) -> None:
         await trio.sleep(9.99)
 
     watched.agent.respond_with = respond
@@ -65,7 +66,7 @@ async def test_r21_run_that_ends_in_time_is_not_touched(watched: Watched, autoju
 
 
 async def test_r21_waiting_in_the_queue_does_not_count(watched: Watched, autojump_clock: object) -> None:
-    async def respond(turn: object) -> None:
+    async def respond(turn: Turn) -> None:
         await trio.sleep(9)
 
     watched.agent.respond_with = respond
@@ -92,7 +93,7 @@ async def test_r21_deadline_leaves_no_call_open_and_no_connection(autojump_clock
 async def test_r21_agent_that_is_stopped_at_the_deadline_and_what_it_does_then(
     manner: str, watched: Watched, autojump_clock: object
 ) -> None:
-    async def respond(turn: object) -> None:
+    async def respond(turn: Turn) -> None:
         try:
             await trio.sleep_forever()
         except trio.Cancelled:

@@ -209,14 +209,15 @@ async def test_r22_what_a_stopped_agent_does_when_its_turn_is_over_changes_nothi
         with trio.CancelScope(shield=True):
             await trio.sleep(100)
             call = ToolCall("c", "wait", finished=True)
-            for speak in (
+            late: tuple[Callable[[], object], ...] = (
                 lambda: turn.say("late"),
                 lambda: turn.think(""),
                 lambda: turn.begin_tool_call("c", "t"),
                 lambda: turn.use(Usage(1)),
                 lambda: turn.speak_as("model", "provider"),
                 lambda: turn.finish(FinishReason.END_TURN),
-            ):
+            )
+            for speak in late:
                 try:
                     speak()
                 except RuntimeError as error:
@@ -275,9 +276,14 @@ async def test_r22_every_run_of_a_crowd_ends_within_its_deadline(autojump_clock:
     settings = EngineSettings(data_dir=None, max_active_runs=3, default_timeout_s=10)
     async with open_watched(path=str(tmp_path), settings=settings, **coder(RecordingModel())) as watched:
         sessions = [watched.session_id, *[(await watched.workspace.sessions.create("s")).id for _ in range(4)]]
-        scripts = [[{"hang": True}], [{"text": "ok"}], [{"fail": "server"}], [{"wait": 3}]]
+        scripts: list[list[dict[str, object]]] = [
+            [{"hang": True}],
+            [{"text": "ok"}],
+            [{"fail": "server"}],
+            [{"wait": 3}],
+        ]
         runs = [
-            await watched.send(script(scripts[(number + place) % 4]), session_id=session_id)  # type: ignore[arg-type]
+            await watched.send(script(scripts[(number + place) % 4]), session_id=session_id)
             for number in range(4)
             for place, session_id in enumerate(sessions)
         ]

@@ -7,6 +7,7 @@ import pytest
 import trio
 import trio.testing
 
+from engine.agents.protocol import Turn
 from engine.backend import NewWorkspace
 from engine.errors import NotFound, WorkspaceClosing
 from engine.records.change import Change, SettleRun
@@ -216,7 +217,7 @@ async def test_r23_canceled_runs_do_not_hand_the_lane_on_to_one_another(
 async def test_r23_closing_one_workspace_leaves_the_others_alone(
     watched: Watched, autojump_clock: object, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    async def respond(turn: object) -> None:
+    async def respond(turn: Turn) -> None:
         await trio.sleep(5)
 
     watched.agent.respond_with = respond
@@ -259,7 +260,7 @@ async def test_r23_workspace_that_is_opened_while_it_closes_is_a_new_one(
     settings = EngineSettings(data_dir=None)
     async with open_watched(path=str(tmp_path), settings=settings, check=False) as watched:
 
-        async def respond(turn: object) -> None:
+        async def respond(turn: Turn) -> None:
             await trio.sleep_forever()
 
         watched.agent.respond_with = respond

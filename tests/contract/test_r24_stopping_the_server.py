@@ -12,6 +12,7 @@ import trio.testing
 
 from engine.backend import NewWorkspace, open_backend
 from engine.errors import NotFound, ServerStopping
+from engine.records.ids import SessionId
 from engine.records.run import RunRecord, RunState
 from engine.settings import EngineSettings
 from engine.store.protocol import Store
@@ -25,14 +26,14 @@ DRAIN_S = 10.0
 
 
 @asynccontextmanager
-async def started_again(disk: Store, path: object, session_id: str) -> AsyncIterator[Watched]:
+async def started_again(disk: Store, path: object, session_id: SessionId) -> AsyncIterator[Watched]:
     """The next server over the same store; what it took up has ended when this is left."""
     agent = ScriptedAgent()
     async with open_backend(
         EngineSettings(data_dir=None), environ={}, agent=agent, wrap_store=lambda _: disk
     ) as backend:
         workspace = await backend.create_workspace(NewWorkspace(path=str(path)))
-        yield Watched(backend, workspace, session_id, agent)  # type: ignore[arg-type]
+        yield Watched(backend, workspace, session_id, agent)
         await check_invariants(backend, workspace)
 
 

@@ -10,6 +10,7 @@ import trio.testing
 from engine.backend import NewWorkspace, open_backend
 from engine.errors import StoreUnavailable, WorkspaceUnavailable
 from engine.records.change import Change, SettleRun
+from engine.records.ids import RunId
 from engine.records.run import OnCrash, RunState
 from engine.runs.recovery import PAGE, STALLED_S
 from engine.settings import EngineSettings
@@ -215,12 +216,12 @@ async def test_r25_run_whose_messages_cannot_be_read_ends_by_the_bare_fact(
             for name in ("torn", "torn too", "whole"):
                 session = await first.workspace.sessions.create(name)
                 policy = OnCrash.RETRY if name == "torn too" else OnCrash.INTERRUPT
-                run = await first.send(name, run_id=name, session_id=session.id, on_crash=policy)
+                await first.send(name, run_id=name, session_id=session.id, on_crash=policy)
             await trio.sleep(1)
         async with open_backend(
             EngineSettings(data_dir=None), environ={}, agent=ScriptedAgent(), wrap_store=lambda _: Torn(disk.store)
         ) as backend:
-            workspace = backend.workspace(run.workspace_id)
+            workspace = backend.workspace(first.workspace.id)
             for name in ("torn", "torn too"):
                 torn = await workspace.run(name)
                 assert torn.state is RunState.INTERRUPTED
@@ -241,7 +242,7 @@ async def test_r25_gate_in_recovery_is_no_entry(autojump_clock: object, tmp_path
         gate, entered = Gate(is_open=True), []
 
         async def note(run: Any) -> None:
-            stored = await disk.store.run(run.record.workspace_id, "active")  # type: ignore[arg-type]
+            stored = await disk.store.run(run.record.workspace_id, RunId("active"))
             assert stored is not None
             entered.append((run.record.id, stored.run.state))
             await gate.pass_through()

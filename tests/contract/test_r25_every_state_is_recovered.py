@@ -4,6 +4,7 @@ import pytest
 import trio
 import trio.testing
 
+from engine.agents.protocol import Turn
 from engine.records.event import RunCompleted
 from engine.records.run import OnCrash, RunState
 from tests.doubles.engine import ScriptedAgent
@@ -73,7 +74,7 @@ async def test_r25_ending_that_was_not_durable_is_made_again(autojump_clock: obj
 async def test_r25_many_runs_in_every_state_have_one_ending_each_and_start_in_accept_order(
     autojump_clock: object, tmp_path: object
 ) -> None:
-    async def respond(turn: object) -> None:
+    async def respond(turn: Turn) -> None:
         await trio.sleep_forever()
 
     async with open_disk() as disk:

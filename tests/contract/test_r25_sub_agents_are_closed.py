@@ -63,6 +63,7 @@ async def test_r25_a_sub_agent_that_had_ended_keeps_its_ending(autojump_clock: o
 async def test_r25_wherever_the_server_dies_nothing_of_a_sub_agent_stays_open(
     autojump_clock: object, tmp_path: Path
 ) -> None:
+    survived = False
     for changes in range(1, 40):
         async with open_disk() as disk:
             async with disk.first_server(tmp_path, tools=tools(), **coder(RecordingModel())) as first:

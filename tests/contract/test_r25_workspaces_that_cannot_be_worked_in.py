@@ -301,7 +301,7 @@ async def test_r25_workspace_that_fails_again_and_again_is_not_opened_in_a_circl
         await trio.sleep(LASTING_S)
         backend.workspace(workspace.id).start(fail)
         await trio.sleep(2)
-        assert backend.workspace(workspace.id), "that it failed long ago is forgotten"
+        assert backend.workspace(workspace.id).id == workspace.id, "that it failed long ago is forgotten"
 
 
 @pytest.mark.parametrize("turns", range(6))

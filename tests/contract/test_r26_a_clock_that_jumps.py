@@ -104,7 +104,7 @@ async def test_r26_calendar_that_jumped_between_two_servers_puts_nothing_out_of_
             }  # fmt: skip
             await workspace.cancel_run("canceled later")
             session_id = (await workspace.run("active")).session_id
-            await workspace.accept(Prompt(session_id=session_id, text="later", run_id="later"))  # type: ignore[arg-type]
+            await workspace.accept(Prompt(session_id=session_id, text="later", run_id=RunId("later")))
             await workspace.wait_run("later", 60)
             # Numbers, turns, and that no moment is before the one that it follows.
             await check_invariants(backend, workspace)

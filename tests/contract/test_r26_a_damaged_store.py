@@ -5,6 +5,7 @@ import random
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import trio
 
 from engine.backend import Backend, NewWorkspace, open_backend
 from engine.errors import StoreDamaged, StoreError
-from engine.records.ids import RunId
+from engine.records.ids import RunId, SessionId
 from engine.records.run import Prompt, RunState
 from engine.runs.answering import first_leaf
 from engine.settings import EngineSettings
@@ -108,18 +109,18 @@ class Visit:
         await self.try_to("settings", lambda: store.settings(id))
         await self.try_to("a new session", lambda: self._send_to_new(workspace))
         for session in await store.sessions(id):
-            await self.try_to("messages", lambda s=session: store.messages(id, s.id))
-            await self.try_to("a prompt", lambda s=session: self._send(workspace, s.id))
+            await self.try_to("messages", partial(store.messages, id, session.id))
+            await self.try_to("a prompt", partial(self._send, workspace, session.id))
         for run_id in ("active", "queued"):
-            await self.try_to(run_id, lambda r=run_id: workspace.wait_run(r, 30))
+            await self.try_to(run_id, partial(workspace.wait_run, run_id, 30))
         await self.try_to("a cancel", lambda: workspace.cancel_session("s"))
 
     async def _send_to_new(self, workspace: Workspace) -> None:
         session = await workspace.sessions.create("new")
         await self._send(workspace, session.id)
 
-    async def _send(self, workspace: Workspace, session_id: str) -> None:
-        accepted = await workspace.accept(Prompt(session_id=session_id, text="hi"))  # type: ignore[arg-type]
+    async def _send(self, workspace: Workspace, session_id: SessionId) -> None:
+        accepted = await workspace.accept(Prompt(session_id=session_id, text="hi"))
         self.accepted[accepted.run.id] = RunState.ACCEPTED
         self.accepted[accepted.run.id] = (await workspace.wait_run(accepted.run.id, 30)).state
 

@@ -1,5 +1,7 @@
 """R27: durable events have gapless, increasing numbers, and are published after their commit, in that order."""
 
+from functools import partial
+
 import pytest
 import trio
 import trio.testing
@@ -7,6 +9,7 @@ import trio.testing
 from engine.backend import NewWorkspace
 from engine.records.event import RunChanged, RunCompleted
 from engine.records.run import RunState
+from engine.runs.turn import RunTurn
 from tests.doubles.engine import Watched
 from tests.doubles.holding_store import settles
 from tests.doubles.reading import read_along
@@ -16,18 +19,18 @@ from tests.doubles.stages import HELD, At, open_staged
 async def test_r27_readers_get_every_number_once_in_order_whatever_runs(
     watched: Watched, autojump_clock: object
 ) -> None:
-    async def respond(turn: object) -> None:
+    async def respond(turn: RunTurn) -> None:
         for number in range(3):
-            turn.say(f"{number} ")  # type: ignore[attr-defined]
-            await trio.sleep(0.05 * (turn.run.seq % 3))  # type: ignore[attr-defined]
-            await turn.next_step()  # type: ignore[attr-defined]
+            turn.say(f"{number} ")
+            await trio.sleep(0.05 * (turn.run.seq % 3))
+            await turn.next_step()
 
     watched.agent.respond_with = respond
     async with read_along(watched.workspace, after=0) as early, trio.open_nursery() as nursery:
         sessions = [(await watched.workspace.sessions.create("s")).id for _ in range(8)]
         for _ in range(3):
             for session_id in sessions:
-                nursery.start_soon(lambda s=session_id: watched.send(session_id=s))
+                nursery.start_soon(partial(watched.send, session_id=session_id))
         await trio.sleep(0.07)
         async with read_along(watched.workspace, after=0) as late:
             nursery.start_soon(watched.workspace.cancel_session, sessions[0])

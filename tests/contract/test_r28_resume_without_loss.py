@@ -4,6 +4,7 @@ import pytest
 import trio
 import trio.testing
 
+from engine.agents.protocol import Turn
 from engine.events.run_cursor import RunCursor
 from engine.records.event import MessageProgress, MessageSnapshot, Reset, RunCompleted
 from engine.records.ids import RunId
@@ -42,11 +43,11 @@ async def test_r28_reader_without_a_number_gets_what_comes(watched: Watched, aut
 async def test_r28_reader_that_drops_and_resumes_at_every_event_misses_none(
     watched: Watched, autojump_clock: object
 ) -> None:
-    async def respond(turn: object) -> None:
+    async def respond(turn: Turn) -> None:
         for _ in range(10):
-            turn.say("word ")  # type: ignore[attr-defined]
+            turn.say("word ")
             await trio.sleep(0.02)
-            await turn.next_step()  # type: ignore[attr-defined]
+            await turn.next_step()
 
     watched.agent.respond_with = respond
     run = await watched.send("hi")
@@ -78,7 +79,7 @@ async def test_r28_message_being_written_arrives_as_a_snapshot_and_goes_on_from_
     gate = Gate()
     model = RecordingModel(gates={"middle": gate})
     async with open_watched(path=str(tmp_path), **coder(model)) as watched:
-        steps = [
+        steps: list[dict[str, object]] = [
             {"think": "Hm."},
             {"text": "The first half, "},
             {"gate": "middle"},

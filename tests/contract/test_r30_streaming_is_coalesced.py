@@ -1,5 +1,6 @@
 """R30: streamed words go out at most every 33 ms, to the store and to readers; changes of structure go out at once."""
 
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 import trio
 import trio.testing
 
+from engine.agents.protocol import Turn
 from engine.clock import MICROSECONDS
 from engine.records.change import UpdateMessage
 from engine.records.event import MessageProgress, MessageUpdated
@@ -60,7 +62,11 @@ async def test_r30_first_words_are_shown_at_once_and_the_last_within_one_interva
         await reader.caught_up()
     begun = (await watched.workspace.run(run.id)).started_at_us
     assert begun is not None
-    shown = [(event.body.message.text, event.at_us - begun) for event in reader.progress]
+    shown = [
+        (event.body.message.text, event.at_us - begun)
+        for event in reader.got
+        if isinstance(event.body, MessageProgress)
+    ]
     [(first, at_once), (rest, later)] = shown
     assert (first, at_once) == ("one ", 0)
     assert rest == "one two three"
@@ -79,11 +85,16 @@ async def test_r30_silence_makes_no_updates(watched: Watched, autojump_clock: ob
     assert len(reader.progress) == 1
 
 
-CHANGES = {
+def make_call(turn: Turn) -> None:
+    turn.begin_tool_call("a", "tool")
+    turn.end_tool_call("a")
+
+
+CHANGES: dict[str, Callable[[Turn], object]] = {
     "thinking ends with a signature": lambda turn: turn.think("", "signature"),
     "thinking ends with words": lambda turn: turn.say("words"),
     "a tool call begins": lambda turn: turn.begin_tool_call("a", "tool"),
-    "a tool call ends": lambda turn: (turn.begin_tool_call("a", "tool"), turn.end_tool_call("a")),
+    "a tool call ends": make_call,
     "all is taken back": lambda turn: turn.reset(),
 }
 
@@ -108,11 +119,10 @@ async def test_r30_change_of_structure_is_told_at_once_when(
     async with read_along(watched.workspace, after=0) as reader:
         await watched.ended(await watched.send("hi"))
         await reader.caught_up()
-    [update, *more] = [
-        event for event in reader.got if isinstance(event.body, MessageUpdated) and event.at_us == moment
+    [message, *more] = [
+        event.body.message for event in reader.got if isinstance(event.body, MessageUpdated) and event.at_us == moment
     ]
     assert len(more) == (change == "a tool call ends") + (change in {"a tool call begins", "a tool call ends"})
-    message = update.body.message
     if change != "all is taken back":
         reasoning = message.parts[0]
         assert isinstance(reasoning, Reasoning)
@@ -176,6 +186,6 @@ async def test_r30_long_message_is_flushed_more_rarely(watched: Watched, autojum
     async with read_along(watched.workspace) as reader:
         await watched.ended(await watched.send("hi"))
         await reader.caught_up()
-    shown = sum(len(event.body.message.text) for event in reader.progress)
+    shown = sum(len(e.body.message.text) for e in reader.got if isinstance(e.body, MessageProgress))
     assert shown < 12 * 4_000_000, "the bytes grow with the square of the length"
     assert max(map(len, reader.texts.values())) == 4_000_000

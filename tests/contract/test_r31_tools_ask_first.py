@@ -1,7 +1,9 @@
 """R31: a tool that changes something asks first; the first answer wins; nothing waits longer than its run."""
 
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -14,6 +16,7 @@ from engine.records.event import PermissionResolved
 from engine.records.message import FinishReason, ToolResult
 from engine.records.permission import Decision, PermissionRequest
 from engine.records.run import RunState
+from engine.store.protocol import Store
 from engine.tools.protocol import ToolContext, ToolOutcome
 from tests.doubles.coder import RecordingModel, coder, script
 from tests.doubles.engine import ScriptedAgent, Watched, open_watched
@@ -59,7 +62,7 @@ async def asked(watched: Watched) -> PermissionRequest:
     return request
 
 
-def opening(path: Path, tool: AskingTool, **others: object):
+def opening(path: Path, tool: AskingTool, **others: Any) -> AbstractAsyncContextManager[Watched]:
     return open_watched(path=str(path), agent=ScriptedAgent(ask), tools={"change": tool}, **others)
 
 
@@ -129,9 +132,10 @@ async def test_r31_the_first_answer_wins_and_the_others_are_told(autojump_clock:
 
 
 async def test_r31_an_answer_counts_whose_sender_has_gone(autojump_clock: object, tmp_path: Path) -> None:
-    tool, stores = AskingTool(), []
+    tool = AskingTool()
+    stores: list[HoldingStore] = []
 
-    def hold(store):
+    def hold(store: Store) -> Store:
         stores.append(HoldingStore(store))
         return stores[0]
 
@@ -151,7 +155,7 @@ async def test_r31_an_answer_counts_whose_sender_has_gone(autojump_clock: object
 async def test_r31_an_answer_that_cannot_be_stored_decides_nothing(autojump_clock: object, tmp_path: Path) -> None:
     tool = AskingTool()
 
-    failed = []
+    failed: list[int] = []
 
     def fails(number: int, change: Change) -> bool:
         is_first = not failed and any(map(is_answer, change.writes))

@@ -1,6 +1,8 @@
 """R32: a tool cannot reach outside what it was given; its output is bounded, and what is cut off is said."""
 
 import os
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +23,13 @@ from tests.doubles.waiting import until
 EVERYTHING = frozenset({"view", "write", "edit", "multiedit", "ls", "glob", "grep"})
 
 
-def opening(path: Path, **settings: Any):
+def opening(path: Path, **settings: Any) -> AbstractAsyncContextManager[Watched]:
     """A workspace with the built-in agent and its tools, in memory."""
-    options = {"settings": EngineSettings(data_dir=None, **settings), "tools": open_toolbox}
-    return open_watched(path=str(path), **options, **coder(RecordingModel()))
+    bounds = EngineSettings(data_dir=None, **settings)
+    return open_watched(path=str(path), settings=bounds, tools=open_toolbox, **coder(RecordingModel()))
 
 
-def calls(*asked: tuple[str, dict[str, object]]) -> str:
+def calls(*asked: tuple[str, Mapping[str, object]]) -> str:
     """A prompt whose answer makes these calls, a step each."""
     return script(*([{"tool": name, "input": given}] for name, given in asked), [{"text": "done"}])
 
@@ -117,7 +119,7 @@ async def test_r32_output_is_bounded_and_binary_is_recognised(autojump_clock: ob
     (project / "long.txt").write_text(("x" * 5000 + "\n") * 1000)
     (project / "binary").write_bytes(bytes(range(256)))
     async with opening(project) as watched:
-        asked = [{"file_path": "long.txt", "limit": 1000}, {"file_path": "binary"}]
+        asked: list[dict[str, object]] = [{"file_path": "long.txt", "limit": 1000}, {"file_path": "binary"}]
         await watched.ended(await watched.send(calls(*(("view", given) for given in asked))))
         long, binary = await results(watched)
         assert len(long.content) < CONTENT_MAX

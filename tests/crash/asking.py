@@ -1,5 +1,6 @@
 """One question to a server that may die before it has answered."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import trio
@@ -10,7 +11,7 @@ from tests.doubles.live_server import Connection
 LEAVING = 503
 
 
-async def ask(connection: Connection, target: str, body: Any, headers: dict[str, str] | None = None) -> Any:
+async def ask(connection: Connection, target: str, body: Any, headers: Mapping[str, str] | None = None) -> Any:
     """Status and body of an answer that came as a whole; raises EndOfChannel for any other."""
     await connection.send("POST", target, body, headers=headers)
     answer = await (await connection.answer()).read()

@@ -116,8 +116,9 @@ class Forks:
 def start_fork_server() -> Iterator[ForkServer]:
     """The process that forks servers, for as many as will use it, one after another."""
     command = [sys.executable, "-m", "tests.crash.fork_server"]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen(command, cwd=ROOT, env=clean_environ(), **pipes) as process:
+    with subprocess.Popen(
+        command, cwd=ROOT, env=clean_environ(), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
         assert process.stdin is not None
         yield process
         process.stdin.close()

@@ -56,8 +56,9 @@ def live(life: Life, announce: Callable[[str], None]) -> int:
 
 async def _serve(life: Life, seams: Seams, announce: Callable[[str], None], on_leaving: Callable[[], object]) -> None:
     control = ServerControl()
+    bounds = EngineSettings(data_dir=seams.data_dir, allowed_tools=life.allowed_tools)
     settings = ServerSettings(
-        engine=EngineSettings(data_dir=seams.data_dir, allowed_tools=life.allowed_tools, **life.engine),
+        engine=msgspec.structs.replace(bounds, **life.engine),
         hosts=(life.host,),
         web=WebSettings(token_file=seams.data_dir / "tokens.json", open_loopback=True),
     )

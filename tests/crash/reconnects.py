@@ -10,7 +10,9 @@ import tempfile
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from itertools import count
+from operator import contains
 from pathlib import Path
 
 import trio
@@ -125,7 +127,7 @@ class Reconnects:
                     if not sent.run_id:
                         return
                     self._follow(nursery, self.audience)
-                    await self.ledger.wait_until(lambda sent=sent: sent.run_id in self.ledger.ended)
+                    await self.ledger.wait_until(partial(contains, self.ledger.ended, sent.run_id))
         except (trio.EndOfChannel, trio.BrokenResourceError, OSError):
             await trio.lowlevel.checkpoint()
 

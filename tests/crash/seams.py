@@ -122,7 +122,8 @@ def trace_statements(on_statement: Callable[[str], None]) -> None:
             super().__init__(*args, **options)
             self.set_trace_callback(on_statement)
 
-    sqlite3.connect = partial(sqlite3.connect, factory=Traced)  # for good: this process dies of it
+    # For good: this process dies of it.
+    sqlite3.connect = partial(sqlite3.connect, factory=Traced)  # type: ignore[assignment]
 
 
 def trace_processes(on_start: Callable[[], None]) -> None:

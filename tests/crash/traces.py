@@ -40,9 +40,9 @@ def check_requests(requests: Mapping[str, StoredRequest], runs: Mapping[RunId, R
         if request.decision is None and run.state is not RunState.ACTIVE:
             raise Violation(f"request {request_id} waits, and its run is {run} (R10)")
     for request_id, decision in ledger.decided.items():
-        request = requests.get(request_id)
-        if request is None or request.decision != decision:
-            raise Violation(f"request {request_id} was answered {decision}, and is stored as {request} (R31)")
+        answered = requests.get(request_id)
+        if answered is None or answered.decision != decision:
+            raise Violation(f"request {request_id} was answered {decision}, and is stored as {answered} (R31)")
 
 
 def check_files(workspace: Path, messages: Mapping[RunId, list[Message]], runs: Mapping[RunId, RunRecord]) -> None:

@@ -13,7 +13,7 @@ Event = dict[str, object]
 
 def start(**usage: int) -> Event:
     """The beginning of every message."""
-    message = {
+    message: dict[str, object] = {
         "id": "msg_1", "type": "message", "role": "assistant", "model": "scripted", "content": [],
         "stop_reason": None, "stop_sequence": None, "usage": USAGE | usage,
     }  # fmt: skip

@@ -1,7 +1,7 @@
 """The built-in agent over the offline model, with gates in its way and every request on record."""
 
-from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
@@ -21,9 +21,11 @@ class RecordingModel(OfflineModel):
         super().__init__(SCRIPT, gates={name: gate.pass_through for name, gate in (gates or {}).items()})
         self.requests: list[ModelRequest] = []
 
-    def open_stream(self, request: ModelRequest) -> AbstractAsyncContextManager[ModelStream]:
+    @asynccontextmanager
+    async def open_stream(self, request: ModelRequest) -> AsyncIterator[ModelStream]:
         self.requests.append(request)
-        return super().open_stream(request)
+        async with super().open_stream(request) as stream:
+            yield stream
 
     @property
     def last_seen(self) -> str:
@@ -38,6 +40,6 @@ def coder(model: OfflineModel) -> dict[str, Any]:
     return {"agent": CoderAgent(models, in_thread=False), "model_settings": ModelSettings(model=name)}
 
 
-def script(*steps: list[dict[str, object]], say: str = "Do this:") -> str:
+def script(*steps: Sequence[Mapping[str, object]], say: str = "Do this:") -> str:
     """A prompt with a script for the offline model in it."""
     return f"{say}\n```script\n{msgspec.json.encode(steps).decode()}\n```"

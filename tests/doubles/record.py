@@ -47,11 +47,11 @@ def check(record: Record) -> None:
     events: defaultdict[str | None, list[Event]] = defaultdict(list)
     for event in record.events:
         events[event.run_id].append(event)
-    messages = {message.id: message for message in record.messages}
+    messages: dict[str, Message] = {message.id: message for message in record.messages}
     by_run: defaultdict[str | None, list[Message]] = defaultdict(list)
     for message in record.messages:
         by_run[message.run_id].append(message)
-    runs = {run.id: run for run in record.runs}
+    runs: dict[str, RunRecord] = {run.id: run for run in record.runs}
     for run in record.runs:
         check_story(run, events[run.id])
         check_ending(run, events[run.id], messages)

@@ -96,11 +96,9 @@ def called(index: int, call_id: str, name: str, arguments: str = "{}") -> Item:
 def call(index: int, call_id: str, name: str, *pieces: str) -> list[Event]:
     """A call, its arguments in pieces."""
     whole = "".join(pieces)
-    between: list[Event] = [
-        *({"type": "response.function_call_arguments.delta", "delta": piece} for piece in pieces),
-        {"type": "response.function_call_arguments.done", "arguments": whole, "name": name},
-    ]
-    return item_of(index, called(index, call_id, name, whole), *between)
+    deltas: list[Event] = [{"type": "response.function_call_arguments.delta", "delta": piece} for piece in pieces]
+    done: Event = {"type": "response.function_call_arguments.done", "arguments": whole, "name": name}
+    return item_of(index, called(index, call_id, name, whole), *deltas, done)
 
 
 def used(prompt: int, output: int, *, cached: int = 0, written: int = 0, reasoning: int = 0) -> dict[str, object]:

@@ -120,7 +120,7 @@ class Staged:
         """The state of a run as it is stored."""
         return (await self.workspace.run(run_id)).state
 
-    async def ended(self, run_id: RunId = HELD) -> RunRecord:
+    async def ended(self, run_id: str = HELD) -> RunRecord:
         """The run once it has ended, which must take no time."""
         run = await self.workspace.wait_run(run_id, 0.001)
         assert run.state.is_terminal, f"{run_id} is still {run.state}"

@@ -2,6 +2,7 @@
 
 import types
 from collections.abc import Callable, Coroutine, Generator
+from functools import partial
 from typing import Any
 
 import trio
@@ -10,7 +11,8 @@ import trio
 @types.coroutine
 def stepped(work: Coroutine[Any, Any, object], before_step: Callable[[int], None]) -> Generator[Any, Any, object]:
     """Do the work, and call `before_step` with 1, 2, … each time that it gives way, just before it does."""
-    step, resume = 0, lambda: work.send(None)
+    step = 0
+    resume: Callable[[], Any] = partial(work.send, None)
     while True:
         try:
             trap = resume()
@@ -21,9 +23,9 @@ def stepped(work: Coroutine[Any, Any, object], before_step: Callable[[int], None
         try:
             given = yield trap
         except BaseException as error:
-            resume = lambda error=error: work.throw(error)  # noqa: E731
+            resume = partial(work.throw, error)
         else:
-            resume = lambda given=given: work.send(given)  # noqa: E731
+            resume = partial(work.send, given)
 
 
 async def cancel_at(step: int, work: Coroutine[Any, Any, object]) -> bool:

@@ -1,5 +1,6 @@
 """Runs whose agent hands work to sub-agents, with tools under the test's hand."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from engine.records.ids import SessionId
@@ -21,7 +22,7 @@ def tools(view: GateTool | None = None) -> dict[str, Any]:
     return {"agent": AgentTool(), "view": view or look(), "write": GateTool("write")}
 
 
-def ask(*steps: list[dict[str, object]], call: str = "ask", say: str = "Find it.") -> dict[str, object]:
+def ask(*steps: Sequence[Mapping[str, object]], call: str = "ask", say: str = "Find it.") -> dict[str, object]:
     """The call of a sub-agent that takes these steps."""
     return {"tool": "agent", "id": call, "input": {"prompt": script(*steps, say=say)}}
 

@@ -29,7 +29,7 @@ def test_it_narrows_what_the_server_allows_and_widens_nothing(tmp_path: Path) ->
     write_config(tmp_path, '[engine]\ndisabled_tools = ["fetch"]\ndefault_timeout_s = 100')
     config = load_workspace_config(tmp_path)
     wide = config.narrow(EngineSettings(disabled_tools=frozenset({"bash"}), default_timeout_s=1000))
-    assert (wide.disabled_tools, wide.default_timeout_s) == ({"bash", "fetch"}, 100)
+    assert (wide.disabled_tools, wide.default_timeout_s) == (frozenset({"bash", "fetch"}), 100.0)
     assert config.narrow(EngineSettings(default_timeout_s=10)).default_timeout_s == 10
 
 

@@ -132,8 +132,9 @@ class ExploredDisk(StoreDouble):
         self._on_death()
 
     def _write(self, numbers: range, changes: Sequence[Change]) -> list[Committed | Exception]:
-        dies = self._disk.dies is not None and self._disk.dies[0] in numbers
-        if dies and not self._disk.dies[1]:
+        at, is_after = self._disk.dies or (0, False)
+        dies = at in numbers
+        if dies and not is_after:
             self.die()
             return []
         first, count = self._disk.fails or (0, 0)

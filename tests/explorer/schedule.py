@@ -23,8 +23,9 @@ import trio._core._run as trio_run
 import trio.testing
 
 from engine import clock as engine_clock
-from engine.records import ids
+from engine.records import ids as engine_ids
 
+ids: Any = engine_ids  # whose `uuid` is another one while everything is decided
 CALENDAR_US = 1_700_000_000_000_000  # what the calendar says when a schedule begins
 MOST_PASSES = 30_000  # of the scheduler, in one schedule; more is a loop that never ends
 
@@ -80,18 +81,19 @@ def schedule_clock() -> trio.testing.MockClock:
 def decided() -> Iterator[None]:
     """Everything that differs from one run of a program to the next is decided: ids are counted, the calendar stands,
     nothing is logged. Nothing else may run in this process meanwhile."""
-    usual = trio_run._r, ids.uuid, engine_clock.calendar_us, trio.CancelScope._might_change_registered_deadline
+    scopes: Any = trio.CancelScope
+    usual = trio_run._r, ids.uuid, engine_clock.calendar_us, scopes._might_change_registered_deadline
     logs = structlog.get_config()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     engine_clock.calendar_us = lambda: CALENDAR_US
-    ids.uuid = CountedIds()  # type: ignore[attr-defined]
+    ids.uuid = CountedIds()
     trio_run._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[misc]
-    trio.CancelScope._might_change_registered_deadline = lambda scope: DeadlineChange(scope)  # type: ignore[method-assign]
+    scopes._might_change_registered_deadline = lambda scope: DeadlineChange(scope)
     try:
         yield
     finally:
-        trio_run._ALLOW_DETERMINISTIC_SCHEDULING = False
-        trio_run._r, ids.uuid, engine_clock.calendar_us, trio.CancelScope._might_change_registered_deadline = usual
+        trio_run._ALLOW_DETERMINISTIC_SCHEDULING = False  # type: ignore[misc]
+        trio_run._r, ids.uuid, engine_clock.calendar_us, scopes._might_change_registered_deadline = usual
         structlog.configure(**logs)
 
 

@@ -39,11 +39,13 @@ class Service(Api):
     async def cancel(self, run_id: str | None = None, *, session_id: str | None = None) -> dict[str, Any]:
         """Cancel the run, or everything in the session; the body of the answer."""
         path = f"runs/{run_id}/cancel" if run_id else f"agent/sessions/{session_id or self.session_id}/cancel"
-        return body_of(await self.client.post(f"{self.w}/{path}"))
+        body: dict[str, Any] = body_of(await self.client.post(f"{self.w}/{path}"))
+        return body
 
     async def run(self, run_id: str) -> dict[str, Any]:
         """A run as it is now."""
-        return body_of(await self.client.get(f"{self.w}/runs/{run_id}"))
+        body: dict[str, Any] = body_of(await self.client.get(f"{self.w}/runs/{run_id}"))
+        return body
 
     async def turns(self, session_id: str | None = None) -> list[tuple[str, str, str]]:
         """Role, text and finish of each stored message of the session."""

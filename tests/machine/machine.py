@@ -149,7 +149,8 @@ class ServiceMachine(RuleBasedStateMachine):
         self, session: str, script: Any, if_busy: Any, named: str, briefly: int, cancel: str, pause: Any
     ) -> Sent:
         """Send a prompt, and cancel it on its way in (R07, R09)."""
-        sent: Any = self.post(session, script, if_busy, named, None, None, briefly)
+        sent = self.post(session, script, if_busy, named, None, None, briefly)
+        assert isinstance(sent, Sent)
         match cancel:
             case "session":
                 self.cancel_session(session, pause)

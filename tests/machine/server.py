@@ -14,7 +14,7 @@ from engine.store.open import Database
 from tests.doubles.asgi_client import AsgiApp, AsgiClient
 from tests.explorer.disk import ExploredDisk
 from tests.explorer.scenario import Disk
-from tests.explorer.script import WaitTool
+from tests.explorer.toolbox import WaitTool
 from tests.machine.ledger import Ledger
 from tests.machine.model import HeldModel
 from web.app import create_app

@@ -23,7 +23,7 @@ def test_r14_two_runs_at_once_are_found() -> None:
     def enter(lane: SessionDispatch, run: AcceptedRun) -> Entry:
         active, lane.active = lane.active, None
         entry = usual(lane, run)
-        lane.active = lane.active or active
+        lane.active = lane.active or active  # type: ignore[redundant-expr]
         return entry
 
     with patch.object(SessionDispatch, "enter", enter):

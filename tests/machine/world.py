@@ -136,7 +136,7 @@ class World:
     async def _exchange(self, client: AsgiClient, call: Call) -> None:
         with call.scope:
             answer = await client.request(call.method, call.path, body=call.body, headers=call.headers)
-            told = msgspec.json.decode(answer.body) if answer.body else None
+            told: Any = msgspec.json.decode(answer.body) if answer.body else None
             self.ledger.answer(call, answer.status, told)
             if call.kind == "open" and answer.status == 200:
                 self.w = f"/v1/workspaces/{told['id']}"

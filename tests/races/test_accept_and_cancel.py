@@ -1,5 +1,6 @@
 """Accepting a prompt against cancels, before its run has entered and right after."""
 
+from functools import partial
 from typing import Any
 
 import trio
@@ -29,7 +30,7 @@ async def test_accept_and_session_cancel(order: str, watched: Watched, autojump_
         await race(
             order,
             number,
-            lambda s=session_id, r=run_id: watched.send(session_id=s, run_id=r),
+            partial(watched.send, session_id=session_id, run_id=run_id),
             cancel,
         )
         ended = await watched.ended(await watched.workspace.run(run_id))
@@ -50,7 +51,7 @@ async def test_two_accepts_and_session_cancel(order: str, watched: Watched, auto
         async def send(session_id: str = session_id, run_id: str = run_id) -> None:
             async with trio.open_nursery() as nursery:
                 for suffix in "ab":
-                    nursery.start_soon(lambda x=suffix: watched.send(session_id=session_id, run_id=f"{run_id}{x}"))
+                    nursery.start_soon(partial(watched.send, session_id=session_id, run_id=f"{run_id}{suffix}"))
 
         await race(order, number, send, cancel)
         for suffix in "ab":
@@ -143,7 +144,7 @@ async def test_cancel_all_while_others_are_queueing(order: str, autojump_clock: 
             async def queue(session_id: str = session_id, names: list[str] = names) -> None:
                 async with trio.open_nursery() as nursery:
                     for name in names[1:]:
-                        nursery.start_soon(lambda n=name: watched.send(session_id=session_id, run_id=n))
+                        nursery.start_soon(partial(watched.send, session_id=session_id, run_id=name))
 
             async def cancel(session_id: str = session_id, named: list[str] = named) -> None:
                 named.extend(await watched.workspace.cancel_session(session_id))

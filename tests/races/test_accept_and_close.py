@@ -1,6 +1,7 @@
 """Accepting a prompt, and a run at each place of its way, against the closing of the workspace and the server."""
 
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import trio.testing
 
 from engine.errors import CountermandError, ServerStopping, WorkspaceClosing
 from engine.records.event import RunCompleted
+from engine.records.ids import RunId
 from engine.records.run import RunState
 from tests.doubles.engine import Watched, open_watched
 from tests.doubles.racing import orders, race, rounds
@@ -27,10 +29,10 @@ async def end(watched: Watched, how: str) -> None:
         await watched.backend.wait_stopped()
 
 
-async def check_told_truly(watched: Watched, run_id: str, answer: object, how: str) -> None:
+async def check_told_truly(watched: Watched, run_id: RunId, answer: object, how: str) -> None:
     """What the caller was told is what is stored; and what was closed has ended, with one event."""
     store, workspace_id = watched.backend.store, watched.workspace.id
-    stored = await store.run(workspace_id, run_id)  # type: ignore[arg-type]
+    stored = await store.run(workspace_id, run_id)
     assert (stored is None) is isinstance(answer, CountermandError)
     events = [event for event in await store.events_after(workspace_id, 0, limit=10_000) if event.run_id == run_id]
     if stored is None:
@@ -55,8 +57,8 @@ async def test_accept_and_close(ends: str, order: str, autojump_clock: object, t
                 except (WorkspaceClosing, ServerStopping) as error:
                     answers.append(error)
 
-            await race(order, number, send, lambda w=watched: end(w, ends))
-            await check_told_truly(watched, "run", answers[0], ends)
+            await race(order, number, send, partial(end, watched, ends))
+            await check_told_truly(watched, RunId("run"), answers[0], ends)
             if order == "second":
                 assert isinstance(answers[0], CountermandError)
 
@@ -80,7 +82,7 @@ async def test_commit_in_flight_and_close(
                 await trio.testing.wait_all_tasks_blocked()
                 await commit()
             else:
-                await race(order, number, commit, lambda s=staged: end(s.watched, ends))
+                await race(order, number, commit, partial(end, staged.watched, ends))
             await trio.testing.wait_all_tasks_blocked()
             await check_told_truly(staged.watched, HELD, staged.answers[0], ends)
 
@@ -97,7 +99,7 @@ async def test_cancel_and_close(ends: str, at: At, autojump_clock: object, tmp_p
                     named.extend(await staged.workspace.cancel_session(staged.session_id))
 
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(race, "together", number, cancel, lambda s=staged: end(s.watched, ends))
+                nursery.start_soon(race, "together", number, cancel, partial(end, staged.watched, ends))
                 await trio.testing.wait_all_tasks_blocked()
                 if at in HELD_BY_TEST:
                     staged.held.open()
@@ -117,8 +119,8 @@ async def test_close_and_close(order: str, autojump_clock: object, tmp_path: obj
             await race(
                 order,
                 number,
-                lambda s=staged: end(s.watched, "the workspace closes"),
-                lambda s=staged: end(s.watched, "the server stops"),
+                partial(end, staged.watched, "the workspace closes"),
+                partial(end, staged.watched, "the server stops"),
             )
             stored = await staged.watched.backend.store.run(staged.workspace.id, HELD)
             assert stored is not None

@@ -1,5 +1,6 @@
 """A cancel against the natural end of a run, and against the taking over of the next one."""
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -78,8 +79,8 @@ async def test_cancel_of_the_active_run_and_of_the_one_behind_it(
             await race(
                 order,
                 number,
-                lambda s=staged: s.workspace.cancel_run(AHEAD),
-                lambda s=staged: s.workspace.cancel_run(HELD),
+                partial(staged.workspace.cancel_run, AHEAD),
+                partial(staged.workspace.cancel_run, HELD),
             )
             for run_id in (AHEAD, HELD):
                 ended = await staged.ended(run_id)

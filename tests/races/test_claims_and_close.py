@@ -1,5 +1,6 @@
 """Clients that come and go against the grace periods and the closing of their workspace."""
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -60,7 +61,7 @@ async def test_create_and_last_release(order: str, autojump_clock: object, tmp_p
             async def create(backend: Backend = backend, opened: list[Any] = opened) -> None:
                 opened.append(await backend.create_workspace(NewWorkspace(path=str(tmp_path), client_id=BOB)))
 
-            await race(order, number, create, lambda b=backend, w=first: b.release(w.id, ANN))
+            await race(order, number, create, partial(backend.release, first.id, ANN))
             # Whatever came first: the workspace that Bob was given is open, and is the one of this directory.
             await trio.sleep(1)
             assert opened[0].id == first.id
@@ -83,7 +84,7 @@ async def test_create_and_retiring_of_its_client(order: str, autojump_clock: obj
                 except ClientRetired as error:
                     answers.append(error)
 
-            await race(order, number, create, lambda b=backend: b.retire_client(ANN))
+            await race(order, number, create, partial(backend.retire_client, ANN))
             if order == "second":
                 assert isinstance(answers[0], ClientRetired)
             await trio.sleep(SETTINGS.create_hold_s + 1)
@@ -101,7 +102,7 @@ async def test_two_creates_of_one_directory_are_one_workspace(
             async def create(client: ClientId, backend: Backend = backend, opened: list[Any] = opened) -> None:
                 opened.append(await backend.create_workspace(NewWorkspace(path=str(tmp_path), client_id=client)))
 
-            await race(order, number, lambda c=create: c(ANN), lambda c=create: c(BOB))
+            await race(order, number, partial(create, ANN), partial(create, BOB))
             assert opened[0] is opened[1]
             assert backend.workspaces() == [opened[0]]
 
@@ -118,7 +119,7 @@ async def test_create_and_close_give_a_workspace_that_works(
             async def create(backend: Backend = backend, opened: list[Any] = opened) -> None:
                 opened.append(await backend.create_workspace(NewWorkspace(path=str(tmp_path), client_id=BOB)))
 
-            await race(order, number, create, lambda b=backend, w=first: b.delete_workspace(w.id))
+            await race(order, number, create, partial(backend.delete_workspace, first.id))
             await trio.sleep(1)
             if order == "second":
                 assert opened[0] is not first

@@ -4,9 +4,12 @@ from pathlib import Path
 
 import trio
 
+from engine.agents.protocol import Turn
 from engine.backend import NewWorkspace
 from engine.records.ids import WorkspaceId
+from engine.records.run import RunState
 from engine.reopening import RETRY_FIRST_S
+from engine.store.protocol import Store
 from tests.doubles.engine import ScriptedAgent, open_watched
 from tests.doubles.store import StoreDouble
 from tests.doubles.waiting import until
@@ -26,16 +29,16 @@ class CountingStore(StoreDouble):
 
 
 async def test_r24_a_workspace_that_failed_is_not_tried_again_and_again_while_the_server_stops(
-    autojump_clock, tmp_path: Path
+    autojump_clock: object, tmp_path: Path
 ) -> None:
     """Its time comes while another workspace is drained: nothing can be opened then, and nobody may spin over it."""
     stores: list[CountingStore] = []
 
-    def wrap(store) -> CountingStore:
+    def wrap(store: Store) -> CountingStore:
         stores.append(CountingStore(store))
         return stores[0]
 
-    async def respond(turn) -> None:
+    async def respond(turn: Turn) -> None:
         await trio.sleep(30 * RETRY_FIRST_S)
 
     async def fail() -> None:
@@ -54,5 +57,7 @@ async def test_r24_a_workspace_that_failed_is_not_tried_again_and_again_while_th
         before = stores[0].asked
         watched.backend.begin_shutdown(60 * RETRY_FIRST_S)
         await watched.backend.wait_stopped()
-        assert (await watched.backend.store.run(watched.workspace.id, run.id)).run.state == "completed"
+        stored = await watched.backend.store.run(watched.workspace.id, run.id)
+        assert stored is not None
+        assert stored.run.state is RunState.COMPLETED
         assert stores[0].asked - before <= 2

@@ -1,5 +1,6 @@
 """Prompts that steer against the end, the cancel and the next step of the turn that they want to join."""
 
+from functools import partial
 from typing import Any
 
 from engine.records.run import RunState
@@ -55,8 +56,8 @@ async def test_steered_run_and_its_host_are_canceled_each_alone(
             await race(
                 order,
                 number,
-                lambda s=staged: s.workspace.cancel_run(AHEAD),
-                lambda s=staged: s.workspace.cancel_run(HELD),
+                partial(staged.workspace.cancel_run, AHEAD),
+                partial(staged.workspace.cancel_run, HELD),
             )
             assert (await staged.ended(AHEAD)).state is RunState.CANCELED
             ended = await staged.ended()
@@ -94,8 +95,8 @@ async def test_interrupt_and_steer(order: str, autojump_clock: object, tmp_path:
             await race(
                 order,
                 number,
-                lambda s=staged: s.watched.send("now", run_id="now", if_busy="interrupt"),
-                lambda s=staged: s.watched.send("too", run_id="too", if_busy="steer"),
+                partial(staged.watched.send, "now", run_id="now", if_busy="interrupt"),
+                partial(staged.watched.send, "too", run_id="too", if_busy="steer"),
             )
             for run_id in (AHEAD, HELD, "now", "too"):
                 ended = await staged.ended(run_id)
@@ -112,8 +113,8 @@ async def test_two_interrupts(order: str, autojump_clock: object, tmp_path: obje
             await race(
                 order,
                 number,
-                lambda s=staged: s.watched.send("1", run_id="one", if_busy="interrupt"),
-                lambda s=staged: s.watched.send("2", run_id="two", if_busy="interrupt"),
+                partial(staged.watched.send, "1", run_id="one", if_busy="interrupt"),
+                partial(staged.watched.send, "2", run_id="two", if_busy="interrupt"),
             )
             states = {name: (await staged.ended(name)).state for name in (HELD, "one", "two")}
             assert states[HELD] is RunState.CANCELED

@@ -121,7 +121,7 @@ def nobody_listens() -> httpx2.Response:
 
 
 def workspace_shape(workspace_id: str) -> httpx2.Response:
-    config = {"models": {}, "providers": {}, "options": {}}
+    config: dict[str, dict[str, object]] = {"models": {}, "providers": {}, "options": {}}
     workspace = {"id": workspace_id, "path": "/p", "data_dir": "", "version": "1", "config": config, "skills": []}
     return httpx2.Response(200, json=workspace)
 

@@ -282,7 +282,7 @@ async def test_crushs_terminal_gets_an_answer_to_everything_it_asks_at_its_start
         assert await crush.ok("GET", f"{crush.w}/project/needs-init") == {"needs_init": True}
         async with crush.http.stream("GET", f"{crush.w}/events?client_id={CLIENT}"):
             assert await crush.ok("POST", f"{crush.w}/current-session?client_id={CLIENT}", {"session_id": sid}) is None
-        for path, empty in [
+        nothing: list[tuple[str, object]] = [
             ("skills", []),
             ("messages/user", []),
             ("lsps", {}),
@@ -294,7 +294,8 @@ async def test_crushs_terminal_gets_an_answer_to_everything_it_asks_at_its_start
             (f"sessions/{sid}/history", []),
             (f"sessions/{sid}/filetracker/files", []),
             (f"agent/sessions/{sid}/prompts/list", []),
-        ]:
+        ]
+        for path, empty in nothing:
             assert await crush.ok("GET", f"{crush.w}/{path}") == empty, path
         assert (await crush.ok("GET", f"{crush.w}/agent/sessions/{sid}"))["is_busy"] is False
         for path in ("lsps/stop", "lsps/start", "project/init", f"agent/sessions/{sid}/prompts/clear"):

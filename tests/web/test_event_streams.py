@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from engine.agents.protocol import Turn
+from engine.records.ids import WorkspaceId
 from tests.doubles.asgi_client import Stream
 from tests.doubles.engine import ScriptedAgent
 from tests.doubles.gate import Gate
@@ -289,7 +290,7 @@ async def test_r28_the_stream_of_a_run_that_was_pruned_begins_with_a_reset(
 ) -> None:
     async with open_api(tmp_path) as api:
         await api.ended((await api.send("hi", run_id="r1")).json()["run_id"])
-        workspace_id = api.w.rpartition("/")[2]
+        workspace_id = WorkspaceId(api.w.rpartition("/")[2])
         await api.backend.store.prune_events(workspace_id, before_us=2**62, keep=1, limit=9999)
         events, _ = await whole(api, f"{api.w}/runs/r1/events")
         assert [event["type"] for event in events] == ["reset", "run_complete"]

@@ -92,9 +92,9 @@ def schema() -> Any:
     return schemathesis.openapi.from_dict(document())
 
 
-def collected(method: str, path: str, mode: GenerationMode) -> list[Case]:
+def collected(method: str, path: str, mode: GenerationMode) -> list[Case[Any]]:
     """The same cases each time."""
-    cases: list[Case] = []
+    cases: list[Case[Any]] = []
 
     @given(schema()[path][method].as_strategy(generation_mode=mode))
     @settings(
@@ -105,7 +105,7 @@ def collected(method: str, path: str, mode: GenerationMode) -> list[Case]:
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
-    def collect(case: Case) -> None:
+    def collect(case: Case[Any]) -> None:
         cases.append(case)
 
     run: Callable[[], None] = collect
@@ -113,7 +113,7 @@ def collected(method: str, path: str, mode: GenerationMode) -> list[Case]:
     return cases
 
 
-def prepared(case: Case, ids: Mapping[str, str]) -> requests.PreparedRequest | None:
+def prepared(case: Case[Any], ids: Mapping[str, str]) -> requests.PreparedRequest | None:
     """The request as it goes out, with these ids in the path; None for one that no client can send."""
     case.path_parameters = {**(case.path_parameters or {}), **ids}
     how = case.as_transport_kwargs(base_url="http://localhost")

@@ -215,4 +215,4 @@ async def test_an_accept_loop_whose_listener_was_closed_meanwhile_ends() -> None
         addresses = (TcpAddress("127.0.0.1", 0),)
         async with open_listeners(addresses, backlog=1) as [listener], trio.open_nursery() as nursery:
             close_listener(listener)
-            await serve._accept(listener, Room(), nursery)
+            await serve._accept(listener, Room(), nursery)  # type: ignore[arg-type]

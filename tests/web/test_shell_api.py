@@ -13,6 +13,7 @@ from engine.errors import StoreUnavailable
 from engine.events.log import Pending
 from engine.models.offline import HELPER, INFOS
 from engine.records.change import Change
+from engine.records.ids import SessionId
 from tests.doubles.engine import ScriptedAgent
 from tests.doubles.gate import Gate
 from tests.engine.tools.test_bash import alive, mark, until_alive
@@ -162,7 +163,7 @@ async def test_a_workspace_that_closes_kills_what_runs_and_starts_nothing_more(t
             assert await trio.to_thread.run_sync(alive, marked) == []
             await wait_for(lambda: results)
             refused = await api.client.post(path, {"command": "true"})
-            [kept] = await api.backend.store.messages(workspace.id, api.session_id)
+            [kept] = await api.backend.store.messages(workspace.id, SessionId(api.session_id))
     assert (results[0].status, results[0].json()["exit_code"]) == (200, 137)
     assert refused.status == 404
     assert kept.role == "user"

@@ -56,7 +56,7 @@ async def test_other_calls_run_in_order_one_at_a_time(autojump_clock: object, tm
     look, edit = Counting("look", is_parallel=True), Counting("edit", is_parallel=False)
     tools = {"look": look, "edit": edit}
     async with open_watched(path=str(tmp_path), tools=tools, **coder(RecordingModel())) as watched:
-        step = [*calls("edit", 3), *calls("look", 2), {"tool": "edit", "id": "edit9"}]
+        step: list[dict[str, object]] = [*calls("edit", 3), *calls("look", 2), {"tool": "edit", "id": "edit9"}]
         run = await watched.send(script(step, [{"text": "done"}]))
         assert (await watched.ended(run)).state is RunState.COMPLETED
         assert (len(edit.order), edit.most) == (4, 1)

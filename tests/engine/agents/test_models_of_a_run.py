@@ -9,6 +9,7 @@ import trio
 
 from engine.backend import NewWorkspace, open_backend
 from engine.models.settings import ModelSettings
+from engine.records.ids import SessionId
 from engine.records.message import Role
 from engine.records.run import Prompt, RunRecord, RunState
 from engine.settings import EngineSettings
@@ -32,7 +33,7 @@ class Site:
         self.small = small
         self.workspace = workspace
 
-    async def run(self, model: str | None = None, session_id: str = "") -> RunRecord:
+    async def run(self, model: str | None = None, session_id: SessionId | None = None) -> RunRecord:
         """A prompt, answered."""
         session = session_id or (await self.workspace.sessions.create("titled")).id
         accepted = await self.workspace.accept(Prompt(session_id=session, text="hi", model=model))

@@ -1,7 +1,7 @@
 """Summaries: written in time, shown in the place of what they stand for, and never for nothing."""
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ def say(text: str, *, tokens: int = 10) -> list[Chunk]:
 
 
 def use(tool: str, *, tokens: int = 10) -> list[Chunk]:
-    call = [ToolCallStart("c", tool), ToolCallEnd("c")]
+    call: list[Chunk] = [ToolCallStart("c", tool), ToolCallEnd("c")]
     return [*call, UsageReport(Usage(input_tokens=tokens)), StreamFinish(FinishReason.TOOL_USE)]
 
 
@@ -71,7 +71,7 @@ class Told:
         raise NotImplementedError
 
 
-def opening(path: Path, model: Any, tool: GateTool | None = None):
+def opening(path: Path, model: Any, tool: GateTool | None = None) -> AbstractAsyncContextManager[Watched]:
     name = f"offline/{SCRIPT}"
     models = Models({OFFLINE.id: OFFLINE}, {}, {SCRIPT: model}, default_name=name, small_name=name)
     tools = {"look": tool or GateTool("look", gate=Gate(is_open=True))}

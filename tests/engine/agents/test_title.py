@@ -1,6 +1,7 @@
 """A title is found by the small model, with as little thinking as it can."""
 
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -22,9 +23,11 @@ class Asked(OfflineModel):
         self._info = info
         self.request: ModelRequest | None = None
 
-    def open_stream(self, request: ModelRequest) -> AbstractAsyncContextManager[ModelStream]:
+    @asynccontextmanager
+    async def open_stream(self, request: ModelRequest) -> AsyncIterator[ModelStream]:
         self.request = request
-        return super().open_stream(request)
+        async with super().open_stream(request) as stream:
+            yield stream
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,6 @@ async def test_a_signature_is_stored_where_it_came_even_without_a_thought(
     async with open_watched(path=str(tmp_path), agent=ScriptedAgent(respond)) as watched:
         await watched.ended(await watched.send())
         parts = (await watched.messages())[-1].parts
-    told = [(p.thinking, p.signature) if isinstance(p, Reasoning) else p.text for p in parts if not hasattr(p, "at_us")]
-    assert told == [("hm", "first"), ("", "second"), "words", ("", "last"), ("again", "")]
+    told = [(p.thinking, p.signature) if isinstance(p, Reasoning) else p for p in parts if not isinstance(p, Finish)]
+    assert told == [("hm", "first"), ("", "second"), Text("words"), ("", "last"), ("again", "")]
     assert all(part.finished_at_us for part in parts if isinstance(part, Reasoning))

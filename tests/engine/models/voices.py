@@ -33,8 +33,8 @@ class Voice:
         if self.type == "gemini":
             return [event(gemini.say(word)) for word in words]
         if self.type == "openai":
-            *opened, _, _, _ = responses.text(0, *words)
-            return [responses.named(each) for each in (*responses.start(), *opened)]
+            *begun, _, _, _ = responses.text(0, *words)
+            return [responses.named(each) for each in (*responses.start(), *begun)]
         return [event(chat.say(word)) for word in words]
 
     def end(self) -> list[bytes]:

@@ -64,7 +64,7 @@ class EnterIgnoresTheActiveRun(SessionDispatch):
     def enter(self, run: AcceptedRun) -> Entry:
         active, self.active = self.active, None
         entry = super().enter(run)
-        self.active = self.active or active
+        self.active = self.active or active  # type: ignore[redundant-expr]
         return entry
 
 

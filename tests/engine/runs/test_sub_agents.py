@@ -50,7 +50,10 @@ async def test_a_sub_agent_has_the_tools_that_only_look_and_knows_what_it_is(
 ) -> None:
     model = RecordingModel()
     async with open_watched(path=str(tmp_path), tools=tools(), **coder(model)) as watched:
-        steps = [[{"tool": "write", "id": "c"}, ask([{"text": "deeper"}], call="d")], [{"text": "No."}]]
+        steps: list[list[dict[str, object]]] = [
+            [{"tool": "write", "id": "c"}, ask([{"text": "deeper"}], call="d")],
+            [{"text": "No."}],
+        ]
         await watched.ended(await watched.send(script([ask(*steps)], [{"text": "Done."}])))
         [session_id] = await child_sessions(watched)
         found = await results(watched, session_id)
@@ -87,7 +90,7 @@ async def test_several_work_at_a_time_and_not_too_many(autojump_clock: object, t
     view = look(Gate())
     async with open_watched(path=str(tmp_path), tools=tools(view), **coder(RecordingModel())) as watched:
         step = [ask([{"tool": "view", "id": "c"}], [{"text": f"word {n}"}], call=f"ask{n}") for n in range(7)]
-        run = await watched.send(script(step, [{"text": "Done."}]))  # type: ignore[arg-type]
+        run = await watched.send(script(step, [{"text": "Done."}]))
         await trio.testing.wait_all_tasks_blocked()
         assert (view.begun, view.left, SIDE_BY_SIDE) == (5, 0, 5)
         view.gate.open()
@@ -129,7 +132,7 @@ async def test_a_sub_agent_that_fails_is_a_result_and_not_the_end_of_the_run(
 class AskingView(GateTool):
     """Asks before it looks."""
 
-    async def call(self, arguments: object, context: ToolContext) -> ToolOutcome:  # type: ignore[override]
+    async def call(self, arguments: object, context: ToolContext) -> ToolOutcome:
         await context.permit(action="read", path=context.workspace)
         return ToolOutcome(content="seen")
 

@@ -6,6 +6,7 @@ import sqlite3
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -91,11 +92,15 @@ def test_a_file_that_exists_is_replaced_only_if_asked_to(live: Database, tmp_pat
 
 def test_a_file_that_comes_about_meanwhile_is_not_replaced_either(live: Database, tmp_path: Path) -> None:
     copy = tmp_path / "copy.db"
+
+    def come_about(done: int, total: int) -> None:
+        copy.write_text("something dear")
+
     with (
         open_store_snapshot(tmp_path / "live") as snapshot,
         pytest.raises(ConfigInvalid, match="exists; name another file"),
     ):
-        back_up(snapshot, copy, replace=False, progress=lambda done, total: copy.write_text("something dear") and None)
+        back_up(snapshot, copy, replace=False, progress=come_about)
     assert copy.read_text() == "something dear"
 
 
@@ -143,7 +148,7 @@ def test_r26_a_disk_that_is_full_is_named_and_leaves_no_half_a_copy(
     """The other disk, not that of the store."""
     connect = sqlite3.connect
 
-    def connect_to_little_space(path: str, **options: object) -> sqlite3.Connection:
+    def connect_to_little_space(path: str, **options: Any) -> sqlite3.Connection:
         db: sqlite3.Connection = connect(path, **options)
         if path.endswith(".part"):
             db.execute("PRAGMA max_page_count = 3")

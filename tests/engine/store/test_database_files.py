@@ -106,15 +106,18 @@ def test_r26_damage_in_the_header_is_found_when_it_is_opened(crashed: Path) -> N
 def test_a_database_is_made_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "x.db"
 
-    def fail(db: sqlite3.Connection) -> None:
+    def make_table(db: sqlite3.Connection) -> None:
         db.execute("CREATE TABLE t (x)")
+
+    def fail(db: sqlite3.Connection) -> None:
+        make_table(db)
         raise sqlite3.OperationalError("no more, says a test")
 
     with pytest.raises(sqlite3.OperationalError):
         make_database(str(path), fail)
     assert not path.exists()
     check_files(str(path))
-    make_database(str(path), lambda db: db.execute("CREATE TABLE t (x)") and None)
+    make_database(str(path), make_table)
     assert [each.name for each in tmp_path.iterdir()] == ["x.db"]
     assert path.stat().st_mode & 0o777 == 0o600
 

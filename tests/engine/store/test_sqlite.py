@@ -5,7 +5,9 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 import trio
@@ -33,6 +35,8 @@ from tests.engine.store.samples import (
     numbers,
     write,
 )
+
+T = TypeVar("T")
 
 SECONDS = 30
 
@@ -182,7 +186,7 @@ async def test_r26_what_is_written_to_a_file_that_was_moved_is_refused_until_it_
 
 async def test_r26_a_disk_that_does_not_answer_is_said_in_time(autojump_clock: object) -> None:
     class Stuck:
-        async def run(self, work: object) -> object:
+        async def run(self, work: Callable[[], T]) -> T:
             await trio.sleep_forever()
 
     async with open_sqlite_store(None) as store:

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -104,7 +105,7 @@ async def test_r31_what_only_looks_is_not_asked_for_and_the_rest_is(tmp_path: Pa
 
 
 @pytest.mark.parametrize("arguments", [{}, {"command": ""}, {"working_dir": "nowhere"}, {"auto_background_after": 0}])
-async def test_bad_arguments_are_the_models_to_mend(tmp_path: Path, arguments: dict[str, object]) -> None:
+async def test_bad_arguments_are_the_models_to_mend(tmp_path: Path, arguments: dict[str, Any]) -> None:
     async with opened() as (_, bash):
         good = {"command": "true", "description": "x"} if arguments else {}
         assert (await call(bash, tmp_path, **(good | arguments))).is_error

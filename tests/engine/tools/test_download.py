@@ -87,7 +87,11 @@ async def test_a_file_that_changes_while_the_person_thinks_is_not_replaced(tools
     path = tools.root / "a.txt"
     path.write_text("mine")
     await tools.ok("view", file_path="a.txt")
-    tools.before_answer = lambda: path.write_text("theirs") and None
+
+    def change() -> None:
+        path.write_text("theirs")
+
+    tools.before_answer = change
     assert "has changed" in await tools.fails("download", url=URL, file_path="a.txt")
     assert path.read_text() == "theirs"
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from engine.tools import path_guard
 from tests.doubles.file_tools import FileTools, leftovers
 
 SECRET = "the secret"
@@ -93,7 +92,7 @@ async def test_r32_what_leads_outside_is_asked_for_and_a_denial_holds(
 def arguments(tool: str, path: str) -> dict[str, object]:
     """What a call needs."""
     changes = {"old_string": "secret", "new_string": "mine"}
-    return {
+    needed: dict[str, dict[str, object]] = {
         "view": {"file_path": path},
         "write": {"file_path": path, "content": "mine"},
         "edit": {"file_path": path, **changes},
@@ -101,7 +100,8 @@ def arguments(tool: str, path: str) -> dict[str, object]:
         "ls": {"path": path},
         "glob": {"path": path, "pattern": "*"},
         "grep": {"path": path, "pattern": "secret"},
-    }[tool]
+    }
+    return needed[tool]
 
 
 def fifo(root: Path) -> str:
@@ -162,14 +162,14 @@ async def test_r32_a_fifo_put_in_between_the_look_and_the_opening_is_refused(
     path.write_text("x")
     stat = os.stat
 
-    def look_and_swap(name: object, **how: Any) -> os.stat_result:
+    def look_and_swap(name: str, **how: Any) -> os.stat_result:
         seen = stat(name, **how)
         if name == "a.txt" and path.is_file():
             path.unlink()
             os.mkfifo(path)
         return seen
 
-    monkeypatch.setattr(path_guard.os, "stat", look_and_swap)
+    monkeypatch.setattr(os, "stat", look_and_swap)
     assert "is a FIFO, not a regular file" in await tools.fails("view", file_path="a.txt")
 
 

@@ -1,5 +1,6 @@
 """`question`: asked, answered, refused, withdrawn; several at once; answers that do not fit leave it open."""
 
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ class LateTool:
         return await QuestionTool(workspace.questions, workspace.permissions).call(arguments, context)
 
 
-def asking(asked: dict[str, Any], told: list[Any]):
+def asking(asked: dict[str, Any], told: list[Any]) -> ScriptedAgent:
     async def respond(turn: Turn) -> None:
         turn.begin_tool_call("c", "question")
         turn.append_tool_input("c", msgspec.json.encode(asked).decode())
@@ -73,7 +74,9 @@ def asking(asked: dict[str, Any], told: list[Any]):
     return ScriptedAgent(respond)
 
 
-def opening(path: Path, told: list[Any], asked: dict[str, Any] = ASKED):
+def opening(
+    path: Path, told: list[Any], asked: dict[str, Any] = ASKED
+) -> tuple[LateTool, AbstractAsyncContextManager[Watched]]:
     tool = LateTool()
     return tool, open_watched(path=str(path), agent=asking(asked, told), tools={"question": tool})
 

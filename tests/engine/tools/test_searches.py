@@ -13,6 +13,7 @@ import trio
 
 from engine.tools import glob, grep, ls
 from engine.tools.disk import Disk
+from engine.tools.protocol import Tool
 from engine.tools.search.request import Request
 from engine.tools.search.worker import answer
 from engine.tools.search_process import Searches
@@ -31,7 +32,11 @@ def search(tools: FileTools) -> FileTools:
     """The tools, with searches in this process."""
     disk = Disk(in_thread=False)
     here = Searches(disk, ripgrep="", ask=ask_here)
-    kinds: Mapping[str, Callable] = {"ls": ls.LsTool, "glob": glob.GlobTool, "grep": grep.GrepTool}
+    kinds: Mapping[str, Callable[[Searches, Disk], Tool]] = {
+        "ls": ls.LsTool,
+        "glob": glob.GlobTool,
+        "grep": grep.GrepTool,
+    }
     tools.tools = {**tools.tools, **{name: kind(here, disk) for name, kind in kinds.items()}}
     return tools
 

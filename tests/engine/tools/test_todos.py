@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from engine.records.session import Todo
 from engine.tools.todos import TodosTool, drawn, summary
@@ -18,7 +19,7 @@ async def test_the_list_is_kept_and_what_changed_is_told(autojump_clock: object,
         backend, workspace = watched.backend, watched.workspace
         tool = TodosTool(backend.store, backend.log, workspace.id, lambda: 0)
 
-        async def put(*todos: dict[str, str]):
+        async def put(*todos: dict[str, str]) -> tuple[str, dict[str, Any]]:
             said = await call(tool, tmp_path, session_id=watched.session_id, todos=list(todos))
             return said.content, json.loads(said.metadata)
 

@@ -1,10 +1,12 @@
 """The toolbox: who gets which tools."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 
+from engine.agents.protocol import Turn
 from engine.backend import NewWorkspace, open_backend
 from engine.settings import EngineSettings
 from engine.tools.toolbox import ToolSeams, open_toolbox, tool_seams
@@ -19,12 +21,12 @@ BUILT_IN = {
 PARALLEL = {"agent", "download", "fetch", "glob", "grep", "ls", "view"}
 
 
-async def offered(path: Path, **options: object) -> set[str]:
+async def offered(path: Path, **options: Any) -> set[str]:
     """The names of the tools that a turn is given."""
     seen: list[set[str]] = []
 
     class Looking(ScriptedAgent):
-        async def respond(self, turn) -> None:
+        async def respond(self, turn: Turn) -> None:
             await trio.lowlevel.checkpoint()
             seen.append(set(turn.tools()))
 
@@ -90,4 +92,6 @@ async def test_a_tool_says_what_a_model_needs_to_know(autojump_clock: object, tm
         assert tool.is_parallel == (name in PARALLEL)
         properties = tool.parameters["properties"]
         assert isinstance(properties, dict)
-        assert set(tool.parameters.get("required", [])) <= set(properties)
+        required = tool.parameters.get("required", [])
+        assert isinstance(required, list)
+        assert set(required) <= set(properties)

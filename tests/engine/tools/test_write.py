@@ -5,7 +5,7 @@ import stat
 
 import pytest
 
-from engine.tools import file_change, file_writing, session_files, write
+from engine.tools import file_change, session_files, write
 from tests.doubles.file_tools import FileTools, leftovers
 
 
@@ -61,7 +61,11 @@ async def test_a_change_while_the_person_decides_is_not_overwritten(tools: FileT
     if exists:
         path.write_text("one")
         await tools.ok("view", file_path="a.txt")
-    tools.before_answer = lambda: path.write_text("somebody else") and None
+
+    def change() -> None:
+        path.write_text("somebody else")
+
+    tools.before_answer = change
     assert "was changed by somebody else" in await tools.fails("write", file_path="a.txt", content="mine")
     assert path.read_text() == "somebody else"
     assert leftovers(tools.root) == []
@@ -131,7 +135,7 @@ async def test_a_disk_that_fails_leaves_the_old_file_and_nothing_else(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as broken:
-        broken.setattr(file_writing.os, step, fail)
+        broken.setattr(os, step, fail)
         told = await tools.fails("write", file_path=str(path), content="new")
     assert "No space left on device" in told
     assert leftovers(tools.root) == []
@@ -147,7 +151,7 @@ async def test_a_file_system_without_hard_links_gets_its_file(
     def cannot(*_: object, **__: object) -> None:
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr(file_writing.os, "link", cannot)
+    monkeypatch.setattr(os, "link", cannot)
     await tools.ok("write", file_path="a.txt", content="x")
     assert (tools.root / "a.txt").read_text() == "x"
     assert leftovers(tools.root) == []

@@ -7,6 +7,7 @@ import trio
 
 from engine.backend import NewWorkspace
 from engine.errors import CountermandError, NotFound, ServerStopping, StoreUnavailable, WorkspaceClosing
+from engine.events.feed import Feed
 from engine.records.ids import ClientId, RunId
 from tests.explorer.disk import DIRECTORY
 from tests.explorer.draw import Draw
@@ -79,7 +80,7 @@ class Watch(Operation, frozen=True, kw_only=True):
             reader.is_reading = False
             world.progress()
 
-    async def _read_leg(self, world: World, reader: Reader, feed, leg: int | None) -> None:
+    async def _read_leg(self, world: World, reader: Reader, feed: Feed, leg: int | None) -> None:
         reader.begin()
         world.tell("reader", reader.name, "connects after", reader.last)
         taken = 0

@@ -1,6 +1,8 @@
 """Bugs in what tools ask, and in what they leave behind."""
 
+import sqlite3
 from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 import trio
@@ -9,7 +11,8 @@ from engine.records.change import ResolveRequest
 from engine.records.ids import RunId
 from engine.records.permission import Decision, PermissionRequest
 from engine.runs.run import Runner
-from engine.store import sqlite_run_writes, sqlite_writes
+from engine.store import sqlite_request_writes, sqlite_run_writes
+from engine.store.rows import Value
 from engine.store.sqlite_transaction import Writing
 from engine.tools.permissions import Permissions
 from engine.tools.requests import Requests, Resolution
@@ -33,9 +36,9 @@ def every_answer_wins() -> Iterator[None]:
 @bug(first=50)
 def last_answer_stands() -> Iterator[None]:
     """An answer is written over an earlier one, and no constraint is against it (R31)."""
-    usual, usual_row = sqlite_writes.requests.resolve_request, Writing.row
+    usual, usual_row = sqlite_request_writes.resolve_request, Writing.row
 
-    def row(writing: Writing, statement: str, **values):
+    def row(writing: Writing, statement: str, **values: Value) -> sqlite3.Row | None:
         return usual_row(writing, statement.replace(" AND decision IS NULL", ""), **values)
 
     def resolve_request(writing: Writing, write: ResolveRequest) -> bool:
@@ -43,7 +46,7 @@ def last_answer_stands() -> Iterator[None]:
             return usual(writing, write)
 
     with (
-        put(sqlite_writes.requests, "resolve_request", resolve_request),
+        put(sqlite_request_writes, "resolve_request", resolve_request),
         without("TRIGGER requests_are_resolved_once"),
     ):
         yield
@@ -97,7 +100,7 @@ def jobs_outlive_a_canceled_run() -> Iterator[None]:
     async def end_nothing(run_id: RunId) -> None:
         await trio.lowlevel.cancel_shielded_checkpoint()
 
-    async def settle(runner: Runner, *given) -> None:
+    async def settle(runner: Runner, *given: Any) -> None:
         runner._seams = msgspec.structs.replace(runner._seams, end_run=end_nothing)
         await usual(runner, *given)
 

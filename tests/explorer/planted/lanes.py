@@ -1,11 +1,12 @@
 """Bugs in what decides about runs: accepting, entering, canceling, leaving."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 import trio
 
 from engine.errors import Conflict
+from engine.records.ids import RunId
 from engine.records.run import Prompt
 from engine.runs.accept import Acceptor
 from engine.runs.acceptance import Accepted, check_prompt, check_same_request, request_hash
@@ -14,6 +15,7 @@ from engine.runs.answering import Answering
 from engine.runs.cancel import Canceler
 from engine.runs.dispatch import Cancellation, Entry, SessionDispatch
 from engine.runs.turn import RunTurn
+from engine.store.rows import Row
 from engine.store.sqlite_transaction import Writing
 from tests.explorer.planted.registry import bug, put
 
@@ -30,10 +32,10 @@ def entry_check_dropped() -> Iterator[None]:
         finally:
             run.cancel_reason = flag
 
-    def bind(run: AcceptedRun, interrupt) -> None:
+    def bind(run: AcceptedRun, interrupt: Callable[[], None]) -> None:
         run._interrupt = interrupt
 
-    def execute(writing: Writing, statement: str, values) -> bool:
+    def execute(writing: Writing, statement: str, values: Row) -> bool:
         return usual_execute(writing, statement.replace(" AND cancel_requested_at_us IS NULL", ""), values)
 
     is_free = property(lambda run: not run.parked)
@@ -66,7 +68,7 @@ def cancel_sticks_to_the_session() -> Iterator[None]:
     usual_cancel, usual_register = Canceler.cancel_session, Acceptor._register
     canceled: dict[str, str] = {}
 
-    async def cancel_session(canceler: Canceler, session_id: str, reason: str):
+    async def cancel_session(canceler: Canceler, session_id: str, reason: str) -> tuple[RunId, ...]:
         canceled[session_id] = reason
         return await usual_cancel(canceler, session_id, reason)
 
@@ -84,11 +86,11 @@ def cancel_sticks_to_the_session() -> Iterator[None]:
 def cancel_misses_what_is_entering() -> Iterator[None]:
     """A session's cancel takes what is active and queued, and not what is accepted but has not entered (R07)."""
 
-    async def cancel_session(canceler: Canceler, session_id: str, reason: str):
+    async def cancel_session(canceler: Canceler, session_id: str, reason: str) -> tuple[RunId, ...]:
         runs = [run for run in canceler._lanes.of_session(session_id) if run.stage is not Stage.ENTERING]
         lane = canceler._lanes.existing_lane(session_id)
         flagged = lane.cancel_runs(runs, reason) if lane is not None else Cancellation()
-        return await canceler._record(tuple(run.record.id for run in runs), flagged, reason)
+        return await canceler._record(tuple(runs), flagged, reason)
 
     with put(Canceler, "cancel_session", cancel_session):
         yield
@@ -149,7 +151,7 @@ def two_runs_at_once() -> Iterator[None]:
     def enter(lane: SessionDispatch, run: AcceptedRun) -> Entry:
         active, lane.active = lane.active, None
         entry = usual(lane, run)
-        lane.active = lane.active or active
+        lane.active = lane.active or active  # type: ignore[redundant-expr]
         return entry
 
     with put(SessionDispatch, "enter", enter):
@@ -160,7 +162,7 @@ def two_runs_at_once() -> Iterator[None]:
 def steered_run_ends_with_its_host() -> Iterator[None]:
     """A run that was steered is canceled because its host was canceled alone (R12)."""
 
-    def unfold(lane: SessionDispatch, host: AcceptedRun):
+    def unfold(lane: SessionDispatch, host: AcceptedRun) -> tuple[tuple[AcceptedRun, ...], tuple[AcceptedRun, ...]]:
         ending, lane._folded = tuple(lane._folded), []
         for run in ending:
             run.stage = Stage.GONE
@@ -174,7 +176,7 @@ def steered_run_ends_with_its_host() -> Iterator[None]:
 def everybody_steers() -> Iterator[None]:
     """A turn takes in whoever waits, also one that wants a turn of its own (R15)."""
 
-    def take_steered(lane: SessionDispatch, host: AcceptedRun):
+    def take_steered(lane: SessionDispatch, host: AcceptedRun) -> tuple[AcceptedRun, ...]:
         taken = [run for run in lane._waiting if run.stage is Stage.QUEUED and lane.active is host]
         for run in taken:
             lane._waiting.remove(run)

@@ -1,18 +1,21 @@
 """Bugs in what is written: answers before their commits, endings twice or in pieces, marks that nobody reads."""
 
+import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from typing import Any
 
 import msgspec
 import trio
 
-from engine.events.log import EventLog
-from engine.records.change import Change, RequestCancel, SettleRun
+from engine.events.log import EventLog, Pending
+from engine.records.change import Change, RequestCancel, SettleRun, Write
+from engine.records.event import Event
 from engine.records.ids import RunId
 from engine.records.run import Prompt
 from engine.runs.accept import Acceptor
 from engine.runs.accepted import AcceptedRun
-from engine.runs.cancel import Canceler
+from engine.runs.cancel import Canceler, ids
 from engine.runs.dispatch import Cancellation
 from engine.runs.settle import Settler
 from engine.store import rows, sqlite_run_writes
@@ -43,13 +46,17 @@ def answered_before_the_commit() -> Iterator[None]:
 def cancel_answered_before_its_commit() -> Iterator[None]:
     """A cancel names its runs when its record is on its way to the store, not when it is there (R11)."""
 
-    async def record(canceler: Canceler, runs: tuple[RunId, ...], flagged: Cancellation, reason: str):
-        at_us = canceler._now_us()
+    async def record(
+        canceler: Canceler, runs: tuple[AcceptedRun, ...], flagged: Cancellation, reason: str
+    ) -> tuple[RunId, ...]:
+        at_us, named = canceler._now_us(), ids(runs)
+        for run in runs:
+            run.cancel(reason)
         if runs:
-            canceler._log.submit(Change(canceler._workspace_id, at_us, (RequestCancel(runs, reason, at_us),)))
+            canceler._log.submit(Change(canceler._workspace_id, at_us, (RequestCancel(named, reason, at_us),)))
         canceler._settle_orphans(flagged)
         await trio.lowlevel.checkpoint()
-        return runs
+        return named
 
     with put(Canceler, "_record", record):
         yield
@@ -88,14 +95,14 @@ def settled_twice() -> Iterator[None]:
     usual_submit, usual_execute, usual_row = Settler._submit, Writing.execute, Writing.row
     alive = " AND state IN ('accepted', 'queued', 'active')"
 
-    def submit(settler: Settler, writes):
+    def submit(settler: Settler, writes: tuple[Write, ...]) -> Pending | None:
         usual_submit(settler, writes)
         return usual_submit(settler, tuple(write for write in writes if isinstance(write, SettleRun)))
 
-    def execute(writing: Writing, statement: str, values) -> bool:
+    def execute(writing: Writing, statement: str, values: rows.Row) -> bool:
         return usual_execute(writing, statement.replace(alive, ""), values)
 
-    def row(writing: Writing, statement: str, **values):
+    def row(writing: Writing, statement: str, **values: rows.Value) -> sqlite3.Row | None:
         return usual_row(writing, statement.replace(alive, ""), **values)
 
     with (
@@ -136,11 +143,11 @@ def published_before_the_commit() -> Iterator[None]:
     logs: list[EventLog] = []
     usual_init = EventLog.__init__
 
-    def init(log: EventLog, *given, **named) -> None:
+    def init(log: EventLog, *given: Any, **named: Any) -> None:
         usual_init(log, *given, **named)
         logs.append(log)
 
-    async def commit(explored: ExploredDisk, changes: Sequence[Change]):
+    async def commit(explored: ExploredDisk, changes: Sequence[Change]) -> list[Committed | Exception]:
         for event in foreseen(explored._database, changes):
             logs[-1]._bus.publish(event)
         return await usual(explored, changes)
@@ -149,7 +156,7 @@ def published_before_the_commit() -> Iterator[None]:
         yield
 
 
-def foreseen(database: Database, changes: Sequence[Change]):
+def foreseen(database: Database, changes: Sequence[Change]) -> list[Event]:
     """The events that these changes would make."""
     db = database.writer
     db.execute("BEGIN")

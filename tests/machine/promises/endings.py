@@ -88,11 +88,13 @@ def finish(message: dict[str, Any]) -> str:
 def runs_begin_in_order(book: Book) -> Iterator[str]:
     """R14: the runs of a session begin in the order in which they were accepted, one at a time."""
     for lives in book.by_session.values():
-        begun = sorted((life for life in lives if life.begun), key=lambda life: life.begun.moment)
+        turns = [(life.begun, life) for life in lives if life.begun is not None]
+        turns.sort(key=lambda turn: turn[0].moment)
+        begun = [life for _, life in turns]
         if [life.number for life in begun] != sorted(life.number for life in begun):
             yield f"{begun[0].session_id} ran out of order: {list(map(str, begun))} (R14)"
-        for one, other in pairwise(begun):
-            if one.ended_moment > other.begun.moment and one.begun.server == other.begun.server:
+        for (first, one), (second, other) in pairwise(turns):
+            if one.ended_moment > second.moment and first.server == second.server:
                 yield f"{other} began beside {one} (R14)"
 
 

@@ -62,7 +62,7 @@ async def heard_by_sdk(server: ModelServer) -> Whole:
 
 def read_with_sdk(server: ModelServer) -> Any:
     """Ask, and put the message together."""
-    asked = {"model": "m", "max_tokens": 100, "messages": [{"role": "user", "content": "hi"}]}
+    asked: dict[str, Any] = {"model": "m", "max_tokens": 100, "messages": [{"role": "user", "content": "hi"}]}
     with anthropic_client(server) as client, client.messages.stream(**asked) as stream:
         return stream.get_final_message()
 
@@ -110,7 +110,8 @@ async def test_the_sdk_is_refused_when_our_client_is(reply: Reply, server: Model
     server.enqueue(reply)
     with pytest.raises(anthropic.APIStatusError) as caught:
         await heard_by_sdk(server)
-    assert caught.value.body["error"]["type"] in str(reply.moves)
+    body: Any = caught.value.body
+    assert body["error"]["type"] in str(reply.moves)
 
 
 @pytest.mark.parametrize("number", range(4))

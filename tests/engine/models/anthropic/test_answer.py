@@ -48,7 +48,7 @@ def usages(*events: Event) -> list[Usage]:
 
 
 def test_an_answer_with_everything_in_it() -> None:
-    events = (
+    events: tuple[Event, ...] = (
         start(), {"type": "ping"}, *thinking(0, "h", "m", signature="sig"), *redacted(1, "ZGF0YQ=="),
         *text(2, "Hel", "lo"), *tool_use(3, "toolu_1", "look", "", '{"a"', ":1}"), *tool_use(4, "toolu_2", "wait"),
         *stop("tool_use"),

@@ -45,7 +45,11 @@ async def heard_by_sdk(server: ModelServer) -> Whole:
 
 def read_with_sdk(server: ModelServer) -> Whole:
     """Ask, and put the pieces together."""
-    asked = {"model": "m", "messages": [{"role": "user", "content": "hi"}], "stream_options": {"include_usage": True}}
+    asked: dict[str, Any] = {
+        "model": "m",
+        "messages": [{"role": "user", "content": "hi"}],
+        "stream_options": {"include_usage": True},
+    }
     state = ChatCompletionStreamState()
     with openai_client(server) as client:
         for chunk in client.chat.completions.create(**asked, stream=True):
@@ -58,7 +62,7 @@ def read_with_sdk(server: ModelServer) -> Whole:
         (each.function.name, msgspec.json.decode(each.function.arguments or "{}")) for each in said.tool_calls or ()
     ]
     if (count := completion.usage) is not None:
-        cached = count.prompt_tokens_details.cached_tokens if count.prompt_tokens_details else 0
+        cached = (count.prompt_tokens_details and count.prompt_tokens_details.cached_tokens) or 0
         whole.usage = Usage(count.prompt_tokens - cached, count.completion_tokens, cached)
     return whole
 

@@ -57,7 +57,7 @@ def test_the_pieces_of_an_entry_are_put_together_before_the_words_that_follow() 
 
 
 def test_details_that_come_with_a_call_are_kept_in_front_of_it() -> None:
-    called = call(0, id="a", name="look", arguments="{}")
+    called: dict[str, Any] = call(0, id="a", name="look", arguments="{}")
     called["choices"][0]["delta"]["reasoning_details"] = [SEALED]
     chunks = read(details(words(0, "hm"), reasoning="hm"), called, stop("tool_calls"))
     assert kept(chunks) == [words(0, "hm"), SEALED]

@@ -13,8 +13,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import version
 from typing import Any
 
-from google import genai
-from google.genai import errors, types
+from google import genai  # type: ignore[import-not-found]
+from google.genai import errors, types  # type: ignore[import-not-found]
 
 KEY = "a-key"
 REASONS = {"STOP": "end_turn", "MAX_TOKENS": "max_tokens", "SAFETY": "content_filter"}
@@ -33,7 +33,7 @@ class Server(ThreadingHTTPServer):
 class Handler(BaseHTTPRequestHandler):
     """One request."""
 
-    server: Server
+    server: Server  # type: ignore[mutable-override]
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))

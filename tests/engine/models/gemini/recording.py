@@ -34,7 +34,8 @@ REPLIES = [
     answer(say("I look."), piece(call("look", {"path": "ü"}, signature=SIGNED), call("wait")), stop()),
     answer(say("x"), stop(prompt=100, candidates=20, thoughts=30, cached=60)),
 ]
-REFUSALS = [error(status, "SOME_STATUS", "said why") for status in (400, 429, 503)]
+REFUSED = (400, 429, 503)
+REFUSALS = [error(status, "SOME_STATUS", "said why") for status in REFUSED]
 REQUESTS = [(info, asked) for info in (INFO, OLDER) for asked in conversations(f"call:{SIGNED}", call_id="g1")]
 
 
@@ -47,7 +48,10 @@ def cases() -> dict[str, Any]:
     """What the SDK is asked."""
     return {
         "heard": [stream_of(reply) for reply in REPLIES],
-        "refused": [{"status": each["error"]["code"], "body": msgspec.json.encode(each).decode()} for each in REFUSALS],
+        "refused": [
+            {"status": status, "body": msgspec.json.encode(each).decode()}
+            for status, each in zip(REFUSED, REFUSALS, strict=True)
+        ],
         "sent": [{"model": info.id, "body": gemini_body(asked, info)} for info, asked in REQUESTS],
     }
 
@@ -61,7 +65,7 @@ def recorded() -> dict[str, Any]:
 def main() -> None:
     """Ask, and write it down."""
     uv = Path(sys.executable).with_name("uv")
-    command = [
+    command: list[str | Path] = [
         uv,
         "run",
         "--no-project",
