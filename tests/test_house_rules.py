@@ -34,6 +34,7 @@ OWNERS = {
     "engine/store/sqlite.py",
     "engine/tools/jobs.py",
     "engine/workspace.py",
+    "web/commands/asking.py",
     "web/overdue.py",
     "web/serve.py",
 }

@@ -31,7 +31,7 @@ from web.client_patience import until_answered
 from web.client_run import RunReader
 from web.wire.events import RunComplete
 from web.wire.messages import Message, TextPart
-from web.wire.requests import QuestionResponse, Resolved
+from web.wire.requests import PermissionRequest, QuestionResponse, Resolved
 from web.wire.runs import AcceptedPrompt, CanceledRun, CanceledRuns, Run, RunList
 from web.wire.sessions import Session
 from web.wire.workspaces import Version, Workspace
@@ -108,6 +108,10 @@ class CountermandClient:
         once instead of waiting."""
         body = {"interactive": is_interactive}
         await self._call("POST", _path("/v1/workspaces/{}/agent/init", workspace_id), _Empty, body=body)
+
+    async def permission_requests(self, workspace_id: str) -> list[PermissionRequest]:
+        """What tools have asked for, and nobody has answered."""
+        return await self._call("GET", _path("/v1/workspaces/{}/permissions", workspace_id), list[PermissionRequest])
 
     async def answer_permission(self, workspace_id: str, request_id: str, action: str) -> bool:
         """`allow`, `allow_session` or `deny` what a tool asks for; whether this answer decided."""

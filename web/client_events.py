@@ -11,7 +11,7 @@ from web.client_errors import NotUnderstood, ServerProblem, ServerUnreachable, p
 from web.client_patience import GIVE_UP_S, is_away, pause_s
 from web.wire.events import AgentEvent, ConfigChanged, MessageDelta, Reset, RunComplete
 from web.wire.messages import Message
-from web.wire.requests import PermissionRequest, QuestionBatch
+from web.wire.requests import PermissionNotification, PermissionRequest, QuestionBatch, QuestionBatchNotification
 from web.wire.runs import Run
 from web.wire.sessions import Session
 
@@ -20,7 +20,7 @@ EVENT_BYTES_MAX = 64 << 20  # what one event may hold: a whole message, at most
 
 Payload = (
     Message | Session | Run | RunComplete | AgentEvent | ConfigChanged | MessageDelta | Reset | PermissionRequest
-    | QuestionBatch | msgspec.Raw
+    | PermissionNotification | QuestionBatch | QuestionBatchNotification | msgspec.Raw
 )  # fmt: skip
 
 _DECODERS: dict[str, msgspec.json.Decoder[Payload]] = {
@@ -33,7 +33,9 @@ _DECODERS: dict[str, msgspec.json.Decoder[Payload]] = {
     "message_delta": msgspec.json.Decoder(MessageDelta),
     "reset": msgspec.json.Decoder(Reset),
     "permission_request": msgspec.json.Decoder(PermissionRequest),
+    "permission_notification": msgspec.json.Decoder(PermissionNotification),
     "question_batch_request": msgspec.json.Decoder(QuestionBatch),
+    "question_batch_notification": msgspec.json.Decoder(QuestionBatchNotification),
 }
 
 

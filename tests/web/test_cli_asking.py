@@ -5,21 +5,32 @@ import pty
 import select
 import subprocess
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import trio
+import trio.testing
 
 from engine.records.question import Choice, Question
 from engine.records.run import RunState
 from tests.doubles.coder import script
+from tests.doubles.gate import Gate
 from tests.doubles.live_server import COMMAND, clean_environ
 from web.client_events import ClientEvent
 from web.client_run import RunResult
-from web.commands.asking import Asker, AskRules, read_answer, shown_question, shown_request
+from web.commands.asking import Asker, AskRules, open_asker, read_answer, shown_question, shown_request
 from web.commands.run_output import PlainOutput
-from web.wire.requests import PermissionRequest, QuestionBatch, QuestionResponse
+from web.wire.requests import (
+    PermissionNotification,
+    PermissionRequest,
+    QuestionBatch,
+    QuestionBatchNotification,
+    QuestionResponse,
+)
 
 ROOT = Path("/home/ann/project")
 
@@ -36,12 +47,34 @@ class Person:
         self.shown += text
         return self.lines.pop(0) if self.lines else None
 
+    def tell(self, text: str) -> None:
+        self.shown += f"<{text}>"
+
+
+class Dithering(Person):
+    """Has read the question, and says nothing until told."""
+
+    def __init__(self, *lines: str) -> None:
+        super().__init__(*lines)
+        self.asked: list[str] = []
+        self.gate = Gate()
+
+    async def ask(self, text: str) -> str | None:
+        self.asked.append(text)
+        await self.gate.pass_through()
+        return await super().ask(text)
+
 
 class Answers:
     """In the place of a client: keeps what is answered."""
 
     def __init__(self) -> None:
         self.given: list[Any] = []
+        self.waiting: list[PermissionRequest] = []
+
+    async def permission_requests(self, workspace_id: str) -> list[PermissionRequest]:
+        await trio.lowlevel.checkpoint()
+        return self.waiting
 
     async def answer_permission(self, workspace_id: str, request_id: str, action: str) -> bool:
         await trio.lowlevel.checkpoint()
@@ -65,11 +98,18 @@ def questions(*asked: Question) -> QuestionBatch:
     return QuestionBatch(id="q", session_id="s", tool_call_id="c", questions=asked, run_id="r")
 
 
+def told(payload: Any) -> ClientEvent:
+    return ClientEvent("any", "created", payload, 1, b"")
+
+
 async def answers_to(payload: Any, person: Person | None, **rules: Any) -> list[Any]:
     """What is answered to one event."""
     answers: Any = Answers()
-    asker = Asker(answers, "w", AskRules(root=ROOT, asks_terminal=person is not None, **rules), person)
-    await asker.see(ClientEvent("any", "created", payload, 1, b""))
+    async with open_asker(
+        answers, "w", AskRules(root=ROOT, asks_terminal=person is not None, **rules), person
+    ) as asker:
+        await asker.see(told(payload))
+        await trio.testing.wait_all_tasks_blocked()
     given: list[Any] = answers.given
     return given
 
@@ -158,6 +198,60 @@ async def test_questions_are_answered_together_or_not_at_all() -> None:
     assert "That is no answer to it" in person.shown
     assert await answers_to(asked, Person("y", "")) == [None]
     assert await answers_to(asked, None, allow_all=True) == [None]
+
+
+@asynccontextmanager
+async def asking(person: Person) -> AsyncIterator[tuple[Asker, Answers]]:
+    """Somebody who asks this person, and what is answered."""
+    answers: Any = Answers()
+    async with open_asker(answers, "w", AskRules(root=ROOT, asks_terminal=True), person) as asker:
+        yield asker, answers
+
+
+async def test_r31_what_somebody_else_has_answered_is_not_asked_any_more(autojump_clock: object) -> None:
+    person = Dithering("y")
+    async with asking(person) as (asker, answers):
+        for payload in (permission(), questions(Question(id="1", type="yes_no", question="Sure?"))):
+            await asker.see(told(payload))
+            await trio.testing.wait_all_tasks_blocked()
+        [shown] = person.asked
+        assert "bash wants" in shown, "one at a time"
+        await asker.see(told(PermissionNotification(tool_call_id="c")))
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(person.asked) == 1, "it was said that it asks, and not that it was answered"
+        await asker.see(told(PermissionNotification(tool_call_id="c", granted=True)))
+        await trio.testing.wait_all_tasks_blocked()
+        assert "Sure?" in person.asked[1]
+        await asker.see(told(QuestionBatchNotification("q")))
+        await trio.testing.wait_all_tasks_blocked()
+        assert person.shown.count("<somebody else has answered") == 2
+        await asker.see(told(permission()))
+        person.gate.open()
+        await trio.testing.wait_all_tasks_blocked()
+    assert answers.given == ["allow"]
+
+
+async def test_r31_of_two_calls_under_one_id_the_one_that_still_waits_is_asked(autojump_clock: object) -> None:
+    person = Dithering("y")
+    async with asking(person) as (asker, answers):
+        other = msgspec.structs.replace(permission(tool="edit"), id="other")
+        for payload in (permission(), other):
+            await asker.see(told(payload))
+            await trio.testing.wait_all_tasks_blocked()
+        answers.waiting = [other]
+        await asker.see(told(PermissionNotification(tool_call_id="c", denied=True)))
+        await trio.testing.wait_all_tasks_blocked()
+        assert "edit wants" in person.asked[1]
+        person.gate.open()
+        await trio.testing.wait_all_tasks_blocked()
+    assert answers.given == ["allow"]
+
+
+async def test_what_is_still_asked_when_the_run_has_ended_is_not_answered(autojump_clock: object) -> None:
+    async with asking(Dithering("y")) as (asker, answers):
+        await asker.see(told(permission()))
+        await trio.testing.wait_all_tasks_blocked()
+    assert answers.given == []
 
 
 EDIT = {"file_path": "a.txt", "old_string": "hello", "new_string": "bye"}

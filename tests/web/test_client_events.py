@@ -11,10 +11,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
+from engine.records.event import Body, Event, PermissionAsked, PermissionResolved, QuestionsAsked, QuestionsResolved
+from engine.records.ids import RequestId, RunId, SessionId, WorkspaceId
+from engine.records.permission import Decision, PermissionRequest
+from engine.records.question import Question, QuestionBatch
 from web.client_errors import NotUnderstood, ServerProblem, ServerUnreachable
 from web.client_events import ClientEvent, EventParser, EventReader
 from web.client_patience import GIVE_UP_S
-from web.wire.events import ConfigChanged, Reset
+from web.sse import encode_frame
+from web.wire.events import ConfigChanged, Reset, envelopes
+
+PERMISSION = PermissionRequest(
+    id=RequestId("p"), session_id=SessionId("s"), run_id=RunId("r"), tool_call_id="c", tool_name="edit", action="write",
+    path="/w",
+)  # fmt: skip
+QUESTIONS = QuestionBatch(
+    id=RequestId("q"), session_id=SessionId("s"), run_id=RunId("r"), tool_call_id="c",
+    questions=(Question(id="1", type="yes_no", question="Sure?"),),
+)  # fmt: skip
 
 
 def frame(number: int | None, text: str = "w") -> bytes:
@@ -52,6 +66,24 @@ def test_blank_lines_comments_and_unknown_fields_are_nothing() -> None:
 
 def test_line_ends_may_have_a_carriage_return() -> None:
     assert texts(EventParser().feed(frame(1, "x").replace(b"\n", b"\r\n"))) == ["x"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        PermissionAsked(PERMISSION),
+        PermissionResolved(RequestId("p"), SessionId("s"), "c", Decision.DENY),
+        QuestionsAsked(QUESTIONS),
+        QuestionsResolved(RequestId("q"), SessionId("s")),
+    ],
+    ids=lambda body: type(body).__name__,
+)
+def test_what_is_asked_and_that_it_is_over_is_decoded(body: Body) -> None:
+    event = Event(7, WorkspaceId("w"), 0, body)
+    for envelope in envelopes(event, plain=False, deltas=False):
+        [told] = EventParser().feed(encode_frame(envelope))
+        assert not isinstance(told.payload, msgspec.Raw)
+        assert msgspec.json.encode(told.payload) in told.data
 
 
 def test_an_event_of_an_unknown_type_is_handed_on_undecoded() -> None:

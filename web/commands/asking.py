@@ -3,7 +3,9 @@
 import os
 import sys
 import termios
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,7 +17,13 @@ from engine.records.question import Question
 from web.client import CountermandClient
 from web.client_events import ClientEvent
 from web.commands.visible import visible
-from web.wire.requests import PermissionRequest, QuestionBatch, QuestionResponse
+from web.wire.requests import (
+    PermissionNotification,
+    PermissionRequest,
+    QuestionBatch,
+    QuestionBatchNotification,
+    QuestionResponse,
+)
 
 SHOWN_MAX = 4000  # characters of one value
 READ = 4096
@@ -23,11 +31,19 @@ READ = 4096
 _ACTIONS = {"y": "allow", "yes": "allow", "s": "allow_session", "session": "allow_session", "n": "deny", "no": "deny"}
 
 
+Answer = Callable[[], Awaitable[bool]]
+"""Sends what a person has decided; whether it was that which decided."""
+
+
 class Terminal(Protocol):
     """Where a person sits."""
 
     async def ask(self, text: str) -> str | None:
         """Show a text, and return the line that is answered; None if the person has gone."""
+        ...
+
+    def tell(self, text: str) -> None:
+        """Show a text behind a question that is not to be answered any more."""
         ...
 
 
@@ -53,6 +69,10 @@ class StdinTerminal:
             line += data
         return line.decode("utf-8", "replace").strip()
 
+    def tell(self, text: str) -> None:
+        """See `Terminal`."""
+        click.echo(f"\ncountermand: {text}", err=True)
+
 
 class AskRules(msgspec.Struct, frozen=True, kw_only=True):
     """Who answers. `allowed` holds `tool` and `tool:action`, and counts below `root`; `allow_all` counts everywhere."""
@@ -74,49 +94,120 @@ class AskRules(msgspec.Struct, frozen=True, kw_only=True):
         return self.allow_all or (is_inside and not self.allowed.isdisjoint({tool, f"{tool}:{request.action}"}))
 
 
+class Prompt(msgspec.Struct, eq=False):
+    """Something that a person is asked, or will be when it is its turn."""
+
+    id: str
+    key: str  # what says that it is over names this: a permission's tool call, or a batch of questions
+    scope: trio.CancelScope = msgspec.field(default_factory=trio.CancelScope)
+    is_shown: bool = False
+
+
+@asynccontextmanager
+async def open_asker(
+    client: CountermandClient, workspace_id: str, rules: AskRules, terminal: Terminal | None
+) -> AsyncIterator["Asker"]:
+    """Whoever answers what one run asks. Without a terminal, what was not allowed beforehand is denied. What is still
+    open when this is left is not answered."""
+    async with trio.open_nursery() as nursery:
+        yield Asker(nursery, client, workspace_id, rules, terminal if rules.asks_terminal else None)
+        nursery.cancel_scope.cancel()
+
+
 class Asker:
-    """Answers what one run asks. Without a terminal, what was not allowed beforehand is denied."""
+    """Answers what one run asks. One thing is asked at a time; what somebody else has answered is not asked any more.
+    Made by `open_asker`."""
 
     def __init__(
-        self, client: CountermandClient, workspace_id: str, rules: AskRules, terminal: Terminal | None
+        self,
+        nursery: trio.Nursery,
+        client: CountermandClient,
+        workspace_id: str,
+        rules: AskRules,
+        terminal: Terminal | None,
     ) -> None:
+        self._nursery = nursery
         self._client = client
         self._workspace_id = workspace_id
         self._rules = rules
-        self._terminal = terminal if rules.asks_terminal else None
+        self._terminal = terminal
+        self._turn = trio.Lock()  # to ask the person
+        self._prompts: list[Prompt] = []
 
     async def see(self, event: ClientEvent) -> None:
-        """Take an event of the run, and answer it if it asks. Canceled, it has answered nothing."""
+        """Take an event of the run: answer it or begin to ask, or stop asking if somebody else has answered. Canceled,
+        it has answered nothing."""
         await trio.lowlevel.checkpoint()
         match event.payload:
             case PermissionRequest() as request:
-                action = "allow" if self._rules.allows(request) else await self._ask_permission(request)
-                await self._client.answer_permission(self._workspace_id, request.id, action)
+                is_allowed = self._rules.allows(request)
+                if is_allowed or self._terminal is None:
+                    await self._permit(request, "allow" if is_allowed else "deny")
+                else:
+                    ask = partial(self._ask_permission, request, self._terminal)
+                    self._begin(Prompt(request.id, request.tool_call_id), ask)
             case QuestionBatch() as batch:
-                await self._client.answer_questions(self._workspace_id, batch.id, await self._ask_all(batch))
+                if self._terminal is None:
+                    await self._client.answer_questions(self._workspace_id, batch.id, None)
+                else:
+                    ask = partial(self._ask_questions, batch, self._terminal)
+                    self._begin(Prompt(batch.id, batch.id), ask)
+            case PermissionNotification(tool_call_id=call_id) as told if told.granted or told.denied:
+                await self._drop_answered(call_id)
+            case QuestionBatchNotification(batch_id):
+                self._drop(batch_id, still_open=frozenset())
 
-    async def _ask_permission(self, request: PermissionRequest) -> str:
+    def _begin(self, prompt: Prompt, ask: Callable[[], Awaitable[Answer]]) -> None:
+        self._prompts.append(prompt)
+        self._nursery.start_soon(self._ask, prompt, ask)
+
+    async def _ask(self, prompt: Prompt, ask: Callable[[], Awaitable[Answer]]) -> None:
+        """Ask the person when it is its turn, unless it is dropped, and send what is answered."""
+        answer: Answer | None = None
+        with prompt.scope:
+            async with self._turn:
+                prompt.is_shown = True
+                answer = await ask()
+        self._prompts.remove(prompt)
+        if answer is not None:
+            await answer()
+        elif prompt.is_shown and self._terminal is not None:
+            self._terminal.tell("somebody else has answered that, or it is not asked any more")
+
+    async def _drop_answered(self, call_id: str) -> None:
+        if any(prompt.key == call_id for prompt in self._prompts):
+            # Calls of two sub-agents may have the same id: the server knows which of them still waits.
+            waiting = await self._client.permission_requests(self._workspace_id)
+            self._drop(call_id, still_open=frozenset(request.id for request in waiting))
         await trio.lowlevel.checkpoint()
-        if self._terminal is None:
-            return "deny"
+
+    def _drop(self, key: str, *, still_open: frozenset[str]) -> None:
+        for prompt in self._prompts:
+            if prompt.key == key and prompt.id not in still_open:
+                prompt.scope.cancel()
+
+    async def _permit(self, request: PermissionRequest, action: str) -> bool:
+        return await self._client.answer_permission(self._workspace_id, request.id, action)
+
+    async def _ask_permission(self, request: PermissionRequest, terminal: Terminal) -> Answer:
         text = shown_request(request)
         while True:
-            answer = await self._terminal.ask(f"{text}\nAllow it? y (once), s (for this session), n: ")
-            action = "deny" if answer is None else _ACTIONS.get(answer.lower())
+            line = await terminal.ask(f"{text}\nAllow it? y (once), s (for this session), n: ")
+            action = "deny" if line is None else _ACTIONS.get(line.lower())
             if action is not None:
-                return action
+                return partial(self._permit, request, action)
             text = ""
 
-    async def _ask_all(self, batch: QuestionBatch) -> list[QuestionResponse] | None:
-        """The answers; None if the person does not want to answer."""
+    async def _ask_questions(self, batch: QuestionBatch, terminal: Terminal) -> Answer:
+        """Ask all of them; one that the person does not want to answer declines the rest."""
         await trio.lowlevel.checkpoint()
-        responses = []
+        responses: list[QuestionResponse] = []
         for question in batch.questions:
-            response = None if self._terminal is None else await self._ask_question(question, self._terminal)
+            response = await self._ask_question(question, terminal)
             if response is None:
-                return None
+                return partial(self._client.answer_questions, self._workspace_id, batch.id, None)
             responses.append(response)
-        return responses
+        return partial(self._client.answer_questions, self._workspace_id, batch.id, responses)
 
     async def _ask_question(self, question: Question, terminal: Terminal) -> QuestionResponse | None:
         text = shown_question(question)

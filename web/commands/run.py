@@ -19,7 +19,7 @@ from engine.records.run import IfBusy, RunState
 from web.client import CountermandClient, open_client
 from web.client_errors import ClientError, ServerProblem
 from web.client_run import RunResult
-from web.commands.asking import Asker, AskRules, StdinTerminal
+from web.commands.asking import AskRules, StdinTerminal, open_asker
 from web.commands.exits import CANCELED, COMPLETED, FAILED
 from web.commands.interrupts import Interrupts, catch_interrupts
 from web.commands.options import (
@@ -243,12 +243,12 @@ async def _follow(
             await client.cancel_run(workspace_id, run_id)
         return None
     async with client.open_run(workspace_id, run_id, client_id=client_id) as run:
-        if request.rules.is_interactive:
-            terminal = StdinTerminal(output.make_room)
-            run.on_event = Asker(client, workspace_id, request.rules, terminal).see
-        with interrupts.asked():
-            await output.follow(run)
-        run.on_event = None  # nobody is asked on behalf of a run that is being canceled
+        async with open_asker(client, workspace_id, request.rules, StdinTerminal(output.make_room)) as asker:
+            if request.rules.is_interactive:
+                run.on_event = asker.see
+            with interrupts.asked():
+                await output.follow(run)
+            run.on_event = None  # nobody is asked on behalf of a run that is being canceled
         if not run.is_over:
             output.note("canceling the run; once more to leave at once …")
             await client.cancel_run(workspace_id, run_id)
