@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from engine.records.run import IfBusy
 from tests.explorer.scenario import Operation
+from tests.explorer.sub_agents import SubAgents
 
 T = TypeVar("T")
 Kind = TypeVar("Kind", bound=Operation)
@@ -64,6 +65,7 @@ class Draw:
         self._random = random.Random(seed)
         self.features = frozenset(name for name, percent in FEATURES.items() if self._random.random() * 100 < percent)
         self.sessions = self.choice((1, 1, 1, 2, 2, 3))
+        self.sub_agents = SubAgents(seed)
         self._names = 0
         self._operations: list[Operation] = []
 

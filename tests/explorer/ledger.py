@@ -13,7 +13,14 @@ import trio
 from engine.errors import CountermandError
 from engine.records.event import Event
 from engine.records.permission import Decision
-from engine.records.run import Prompt, RunRecord
+from engine.records.run import Prompt, RunRecord, Usage
+
+Script = tuple[str, ...]
+
+
+def sub_prompt(text: str, number: int) -> str:
+    """What a sub-agent is asked by the agent of a prompt, counted from 0."""
+    return f"{text}, sub-agent {number}"
 
 
 class Asked(msgspec.Struct):
@@ -54,12 +61,23 @@ class Committed(msgspec.Struct):
 
 
 class Answering(msgspec.Struct):
-    """An agent was asked to answer a run."""
+    """An agent was asked to answer a run, or as a sub-agent a part of it, which has a session of its own."""
 
     run_id: str
     session_id: str
+    text: str  # of the prompt
     moment: int
     server: int
+    ended: int | None = None
+    how: Literal["returned", "failed", "canceled"] | None = None
+
+
+class Used(msgspec.Struct):
+    """An agent accounted for something."""
+
+    run_id: str
+    session_id: str
+    usage: Usage
 
 
 class Answered(msgspec.Struct):
@@ -79,7 +97,7 @@ class Answered(msgspec.Struct):
 
 
 class Changed(msgspec.Struct):
-    """A tool that had asked for permission went on."""
+    """A tool that had asked for permission went on. A sub-agent's session is its own."""
 
     run_id: str
     session_id: str
@@ -105,10 +123,11 @@ class Ledger:
         self.countermanded: list[Countermanded] = []
         self.committed: list[Committed] = []
         self.answering: list[Answering] = []
+        self.used: list[Used] = []
         self.answered: list[Answered] = []
         self.changed: list[Changed] = []
         self.closings: list[Closing] = []
-        self.scripts: dict[str, tuple[str, ...]] = {}  # of the agents, by the text of their prompt
+        self.scripts: dict[str, Script] = {}  # of the agents, by the text of their prompt
         self.violations: list[str] = []
         self.story: list[str] = []  # of the schedule, if somebody wants to read it
 
@@ -162,9 +181,33 @@ class Ledger:
         moment, at = self.tick(), trio.current_time()
         self.committed += [Committed(moment, at, self.server, event) for event in events]
 
-    def answer(self, run_id: str, session_id: str) -> None:
+    def direct(self, text: str, script: Script, sub_agents: Sequence[Script]) -> None:
+        """What the agent of a prompt is to do, and what its sub-agents are."""
+        self.scripts[text] = script
+        for number, each in enumerate(sub_agents):
+            self.scripts[sub_prompt(text, number)] = each
+
+    def words(self, text: str) -> set[str]:
+        """What the agent of a prompt does, and what its sub-agents do: the words of their scripts, without numbers."""
+        scripts, asked = [self.scripts.get(text, ())], sub_prompt(text, 0)
+        while asked in self.scripts:
+            scripts.append(self.scripts[asked])
+            asked = sub_prompt(text, len(scripts) - 1)
+        return {word.partition(":")[0] for script in scripts for word in script}
+
+    def answer(self, run_id: str, session_id: str, text: str) -> Answering:
         """An agent is asked."""
-        self.answering.append(Answering(run_id, session_id, self.tick(), self.server))
+        answering = Answering(run_id, session_id, text, self.tick(), self.server)
+        self.answering.append(answering)
+        return answering
+
+    def end_answering(self, answering: Answering, how: Literal["returned", "failed", "canceled"]) -> None:
+        """It has come to an end."""
+        answering.ended, answering.how = self.tick(), how
+
+    def use(self, run_id: str, session_id: str, usage: Usage) -> None:
+        """An agent has accounted for something."""
+        self.used.append(Used(run_id, session_id, usage))
 
     def accept(self, asked: Asked, run: RunRecord, *, replayed: bool) -> None:
         """It was accepted."""

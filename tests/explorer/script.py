@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING
 import msgspec
 import trio
 
+from engine.agents.calls import GivenCall, run_calls
 from engine.agents.protocol import Turn
 from engine.errors import ModelError
 from engine.records.run import Usage
+from engine.tools.agent import AgentTool
 from engine.tools.question import QuestionTool
-from tests.explorer.toolbox import ChangeTool, JobTool, WaitTool
+from tests.explorer.ledger import sub_prompt
+from tests.explorer.toolbox import ChangeTool, JobTool, ViewTool, WaitTool
 
 if TYPE_CHECKING:
     from tests.explorer.world import World
@@ -64,6 +67,30 @@ async def job(turn: Turn, _: int) -> None:
 
 
 @step
+async def look(turn: Turn, duration: int) -> None:
+    """A tool call that a sub-agent may make too, and that takes so many milliseconds."""
+    await _call(turn, ViewTool.name, f'{{"ms": {duration}}}')
+
+
+@step
+async def peek(turn: Turn, duration: int) -> None:
+    """The same, which asks for permission first."""
+    await _call(turn, ViewTool.name, f'{{"ms": {duration}, "asks": true}}')
+
+
+@step
+async def agents(turn: Turn, number: int) -> None:
+    """So many sub-agents side by side. What they do are the scripts that came with the prompt."""
+    calls: list[GivenCall] = []
+    for each in range(number):
+        given = msgspec.json.encode({"prompt": sub_prompt(turn.prompt.text, each)}).decode()
+        call_id = _new_call(turn, AgentTool.name, given)
+        await trio.lowlevel.checkpoint()
+        calls.append((turn.end_tool_call(call_id), given))
+    await run_calls(turn, calls)
+
+
+@step
 async def reject(turn: Turn, _: int) -> None:
     """A tool call that is not made."""
     await turn.reject_tool_call(turn.end_tool_call(_new_call(turn)), "no")
@@ -97,7 +124,7 @@ def reset(turn: Turn, _: int) -> None:
 @step
 def use(turn: Turn, tokens: int) -> None:
     """Account for some tokens."""
-    turn.use(Usage(input_tokens=tokens, output_tokens=1, cost=0.5))
+    turn.use(usage_of(tokens))
 
 
 @step
@@ -160,7 +187,7 @@ async def fall(_: Turn, duration: int) -> None:
         raise KeyError("failed while it was canceled, says the scenario") from None
 
 
-REQUESTS = frozenset({"change", "question"})
+REQUESTS = frozenset({"change", "question", "peek"})
 STUBBORN = frozenset({"stubborn", "swallow", "fall"})  # with these, an agent that is told to stop may end as it likes
 
 
@@ -178,7 +205,14 @@ class ScriptAgent:
                 waiting = STEPS[name](turn, int(number or 0))
                 if waiting is not None:
                     await waiting
+                if name == use.__name__:
+                    self._world.ledger.use(turn.run_id, turn.session_id, usage_of(int(number or 0)))
         await trio.lowlevel.checkpoint_if_cancelled()
+
+
+def usage_of(tokens: int) -> Usage:
+    """What a step of so many tokens takes."""
+    return Usage(input_tokens=tokens, output_tokens=1, cost=0.5)
 
 
 async def _call(turn: Turn, name: str, given: str) -> None:

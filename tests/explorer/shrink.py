@@ -81,8 +81,11 @@ def _smaller_actors(actor: tuple[Operation, ...]) -> Iterator[tuple[Operation, .
 def _smaller_operations(operation: Operation) -> Iterator[Operation]:
     yield from _more_usual(operation)
     if isinstance(operation, Accept):
+        replace = msgspec.structs.replace
         for script in _without_one(operation.script):
-            yield msgspec.structs.replace(operation, script=script)
+            yield replace(operation, script=script)
+        for scripts in (*_without_one(operation.sub_agents), *_with_one(operation.sub_agents, _without_one)):
+            yield replace(operation, sub_agents=scripts)
 
 
 def _more_usual(data: Data) -> Iterator[Data]:

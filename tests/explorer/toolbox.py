@@ -1,5 +1,5 @@
-"""The tools of a scenario's agents: one that takes time, one that asks before it changes something, one that leaves a
-job running, and the real `question`."""
+"""The tools of a scenario's agents: one that takes time, one that asks before it changes something, one that looks, one
+that leaves a job running, and the real `question` and `agent`."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from engine.records.ids import RunId
+from engine.tools.agent import AgentTool
 from engine.tools.protocol import ToolContext, ToolOutcome
 from engine.tools.question import QuestionTool
 from engine.tools.toolbox import OpenTools, Toolbox, ToolSeams
@@ -53,6 +54,26 @@ class ChangeTool:
         return ToolOutcome(content="changed")
 
 
+class ViewTool:
+    """A tool that only looks, which sub-agents have too. It asks first if its call says so."""
+
+    name = "view"
+    description = "Looks."
+    parameters = ANYTHING
+    is_parallel = True
+
+    def __init__(self, world: "World") -> None:
+        self._world = world
+
+    async def call(self, arguments: Mapping[str, object], context: ToolContext) -> ToolOutcome:
+        """Ask, if it is to, and look."""
+        if arguments.get("asks"):
+            await context.permit(action="read", path=Path("/elsewhere"))
+            self._world.ledger.change(context.run_id, context.session_id, context.call_id)
+        await trio.sleep(milliseconds(arguments))
+        return ToolOutcome(content="seen")
+
+
 class JobTool:
     """A tool that returns at once, and leaves something running."""
 
@@ -78,7 +99,8 @@ def toolbox_of(world: "World") -> Toolbox:
     async def open_tools(seams: ToolSeams) -> AsyncIterator[OpenTools]:
         await trio.lowlevel.checkpoint()
         question = QuestionTool(seams.questions, seams.permissions)
-        tools = {tool.name: tool for tool in (WaitTool(), ChangeTool(world), JobTool(world), question)}
+        mine = (WaitTool(), ChangeTool(world), ViewTool(world), JobTool(world))
+        tools = {tool.name: tool for tool in (*mine, question, AgentTool())}
 
         async def end_run(run_id: RunId) -> None:
             for _ in range(PASSES_TO_KILL if run_id in world.jobs else 1):

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import TypeVarTuple
+from typing import Literal, TypeVarTuple
 
 import trio
 
@@ -13,12 +13,13 @@ from engine.records.event import Event, RunCompleted
 from engine.records.ids import ClientId
 from engine.records.run import Prompt, RunState
 from engine.runs.accepted import AcceptedRun
+from engine.runs.answering import split
 from engine.settings import EngineSettings
 from engine.store.open import Database
 from engine.workspace import Workspace
 from tests.explorer.answering import answer_the_rest
 from tests.explorer.disk import DIRECTORY, WORKSPACE, ExploredDisk
-from tests.explorer.ledger import Ledger
+from tests.explorer.ledger import Answering, Ledger
 from tests.explorer.leftovers import leftovers
 from tests.explorer.readers import Reader
 from tests.explorer.scenario import End, Lifetime, Operation, Scenario
@@ -89,29 +90,36 @@ class World:
 
     def script(self, prompt: Prompt) -> tuple[str, ...]:
         """What the agent does with a prompt."""
-        return self.ledger.scripts[prompt.text]
+        return self.ledger.scripts.get(prompt.text, ())
 
     def is_stubborn(self, text: str) -> bool:
         """Whether the agent of this prompt may go on, or end otherwise, when it is told to stop."""
-        return any(word.partition(":")[0] in STUBBORN for word in self.ledger.scripts.get(text, ()))
+        return not STUBBORN.isdisjoint(self.ledger.words(text))
 
     @contextmanager
     def at_work(self, turn: Turn) -> Iterator[None]:
         """The agent is at work on a turn."""
         run_id, other = turn.run_id, self._at_work.get(turn.session_id)
+        answering: Answering | None = None
         if not self.is_dead:
-            self.ledger.answer(run_id, turn.session_id)
+            answering = self.ledger.answer(run_id, turn.session_id, turn.prompt.text)
             if other is not None and not self.is_stubborn(other):
                 self.ledger.violate(f"{run_id} began while {other} was answered in the same session (R14)")
         self._at_work[turn.session_id] = turn.prompt.text
         self.agents += 1
-        self.tell("agent begins", run_id)
+        self.tell("agent begins", run_id, turn.session_id)
+        how: Literal["returned", "failed", "canceled"] = "returned"
         try:
             yield
+        except BaseException as error:
+            how = "canceled" if split(error)[1] is None else "failed"
+            raise
         finally:
+            if answering is not None:
+                self.ledger.end_answering(answering, how)
             self.agents -= 1
             self._at_work.pop(turn.session_id, None)
-            self.tell("agent ends", run_id)
+            self.tell("agent ends", run_id, turn.session_id, how)
 
     def tell(self, *words: object) -> None:
         """Something happened that a reader of the schedule wants to know."""

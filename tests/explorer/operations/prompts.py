@@ -2,6 +2,7 @@
 
 from typing import ClassVar
 
+import msgspec
 import trio
 
 from engine.errors import CountermandError
@@ -14,7 +15,7 @@ from tests.explorer.world import World
 
 class Accept(Operation, frozen=True, kw_only=True):
     """Send a prompt, and wait for the answer as long as `patience_ms` allows. `variant` makes it another prompt under
-    the same name."""
+    the same name. `sub_agents` are the scripts of those that its agent may call."""
 
     weight: ClassVar[float] = 10.0
 
@@ -22,6 +23,7 @@ class Accept(Operation, frozen=True, kw_only=True):
     session: int
     if_busy: IfBusy = IfBusy.ENQUEUE
     script: tuple[str, ...] = ()
+    sub_agents: tuple[tuple[str, ...], ...] = ()
     timeout_ms: int | None = None
     on_crash: OnCrash = OnCrash.INTERRUPT
     by_key: bool = False
@@ -30,7 +32,7 @@ class Accept(Operation, frozen=True, kw_only=True):
 
     @classmethod
     def drawn(cls, draw: Draw) -> "Accept":
-        return cls(
+        alone = cls(
             name=draw.new_name(),
             session=draw.session(),
             if_busy=draw.if_busy(),
@@ -40,6 +42,8 @@ class Accept(Operation, frozen=True, kw_only=True):
             by_key=bool(draw.of("keys", (True, False))),
             patience_ms=draw.of("hanging up", (None, None, 0, 10)),
         )
+        script, sub_agents = draw.sub_agents.joined(alone.script)
+        return msgspec.structs.replace(alone, script=script, sub_agents=sub_agents) if sub_agents else alone
 
     def prompt(self) -> Prompt:
         """What is sent."""
@@ -58,7 +62,7 @@ class Accept(Operation, frozen=True, kw_only=True):
         if workspace is None:
             return
         prompt = self.prompt()
-        world.ledger.scripts[prompt.text] = self.script
+        world.ledger.direct(prompt.text, self.script, self.sub_agents)
         asked = world.ledger.ask(prompt)
         world.tell("accept", prompt.text, self.if_busy.value, prompt.session_id)
         with trio.move_on_after(1e9 if self.patience_ms is None else self.patience_ms / 1000):

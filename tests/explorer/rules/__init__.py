@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator
 
 from tests.doubles.record import Record, check
 from tests.explorer.ledger import Ledger
-from tests.explorer.rules import cancels, endings, prompts, requests
+from tests.explorer.rules import cancels, endings, prompts, requests, sub_agents
 from tests.explorer.rules.book import Book
 from tests.explorer.scenario import Scenario
 
-RULES: tuple[Callable[[Book], Iterator[str]], ...] = (*cancels.RULES, *endings.RULES, *prompts.RULES, *requests.RULES)
+RULES: tuple[Callable[[Book], Iterator[str]], ...] = (
+    *cancels.RULES, *endings.RULES, *prompts.RULES, *requests.RULES, *sub_agents.RULES,
+)  # fmt: skip
 
 
 def violations(scenario: Scenario, ledger: Ledger, record: Record) -> Iterator[str]:
@@ -22,6 +24,6 @@ def violations(scenario: Scenario, ledger: Ledger, record: Record) -> Iterator[s
     except AssertionError as error:
         yield str(error)
         return  # the rules rely on a sound record
-    book = Book(scenario, ledger)
+    book = Book(scenario, ledger, record.runs)
     for rule in RULES:
         yield from rule(book)

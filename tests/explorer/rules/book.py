@@ -2,13 +2,15 @@
 
 import math
 from collections import defaultdict
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
 from engine.errors import StoreUnavailable
-from engine.records.event import RunChanged, RunCompleted
+from engine.records.event import RunChanged, RunCompleted, SessionCreated, SessionDeleted, SessionUpdated
 from engine.records.run import RunRecord, RunState
 from tests.explorer.ledger import Asked, Ledger
+from tests.explorer.rules.work import Work, works_of
 from tests.explorer.scenario import Scenario
 from tests.explorer.script import STUBBORN
 
@@ -67,9 +69,12 @@ class Life(msgspec.Struct):
 class Book:
     """What the rules look for, at hand."""
 
-    def __init__(self, scenario: Scenario, ledger: Ledger) -> None:
+    def __init__(self, scenario: Scenario, ledger: Ledger, runs: Sequence[RunRecord]) -> None:
         self.scenario = scenario
         self.ledger = ledger
+        self.runs = runs  # as they are stored
+        self.costs: dict[str, float] = {}  # of sessions that are there
+        self.works: dict[str, Work] = {}  # of sub-agents, by their session
         self.lives: dict[str, Life] = {}
         self.by_session: defaultdict[str, list[Life]] = defaultdict(list)
         for entry in ledger.committed:
@@ -79,16 +84,32 @@ class Book:
             elif type(body) is RunCompleted:
                 life = self.lives[body.run_id]
                 life.ending, life.ended = body, Moment(entry.moment, entry.at, entry.server)
+            elif type(body) is SessionUpdated:
+                self.costs[body.session.id] = body.session.cost
+            elif type(body) is SessionDeleted:
+                self.costs.pop(body.session.id, None)
+            elif type(body) is SessionCreated and body.session.parent_id is not None and not self.works:
+                self.works = works_of(ledger)
         self._note_calls()
         for answering in ledger.answering:
-            if answering.run_id in self.lives:
-                self.lives[answering.run_id].answered += 1
+            life = self.lives.get(answering.run_id)
+            if life is not None and answering.session_id == life.record.session_id:
+                life.answered += 1
         self.has_bug = any(closing.why == "a bug" for closing in ledger.closings)
         self.has_trouble = self.has_bug or any(one.disk.fails or one.disk.stalls for one in scenario.lifetimes)
 
+    def sub_agents(self) -> Iterator[tuple[Work, Life]]:
+        """Each sub-agent, and the run that it works for."""
+        return ((work, self.lives[work.run_id]) for work in self.works.values())
+
+    def parent_of(self, session_id: str) -> str | None:
+        """The session that a sub-agent works for; None if this is not the session of one."""
+        work = self.works.get(session_id)
+        return work.parent_id if work is not None else None
+
     def is_stubborn(self, life: Life) -> bool:
-        """Whether the run's agent may go on, or end otherwise, when it is told to stop."""
-        return any(word.partition(":")[0] in STUBBORN for word in self.script(life))
+        """Whether the run's agent, or a sub-agent, may go on, or end otherwise, when it is told to stop."""
+        return not STUBBORN.isdisjoint(self.ledger.words(life.record.prompt.text))
 
     def script(self, life: Life) -> tuple[str, ...]:
         """What the run's agent does."""

@@ -10,6 +10,7 @@ from tests.explorer.world import UNWIND_S
 SLACK_S = 0.001
 FAILING = frozenset({"fail", "bug", "leave", "garbage"})
 MAX_ATTEMPTS = 3
+CALLS = frozenset({"call", "reject", "half", "change", "question", "job", "look", "peek", "agents"})
 
 
 def accepted_runs_end(book: Book) -> Iterator[str]:
@@ -105,7 +106,7 @@ def last_words(script: tuple[str, ...]) -> str:
             text += "word " * max(int(number or 0), 1)
         elif name == "further" or (name == "reset" and not has_calls):
             text, has_calls = "", False
-        has_calls |= name in ("call", "reject", "half", "change", "question", "job")
+        has_calls |= name in CALLS
     return text
 
 

@@ -77,9 +77,10 @@ def nothing_is_changed_unasked(book: Book) -> Iterator[str]:
             if body.decision is Decision.ALLOW_SESSION:
                 granted_sessions.setdefault(body.session_id, entry.moment)
     for changed in book.ledger.changed:
+        session_id = book.parent_of(changed.session_id) or changed.session_id  # a sub-agent asks as its run does
         allowed = min(
-            granted_calls.get((changed.session_id, changed.call_id), NEVER),
-            granted_sessions.get(changed.session_id, NEVER),
+            granted_calls.get((session_id, changed.call_id), NEVER),
+            granted_sessions.get(session_id, NEVER),
         )
         if allowed > changed.moment:
             yield f"{changed.run_id} changed something, and nobody had allowed it (R31)"
