@@ -39,7 +39,7 @@ class SubAgents:
 
     def _script(self) -> Script:
         words = [self._choice(self._choice((_TALK, _CALLS))) for _ in range(self._number(3))]
-        if self._percent(30):
+        if self._percent(45):
             words.append(_HANGS)
         elif self._percent(20):
             words.append(self._choice(_FAILURES))

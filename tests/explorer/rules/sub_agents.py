@@ -82,7 +82,7 @@ def results_are_its_words(book: Book) -> Iterator[str]:
         if not result.is_error and not (work.how == "returned" and result.content == words):
             yield f"{work} said {words!r} if anything, and its call has the result {result.content!r} (R10)"
         is_denied = any(word.startswith("peek") for word in script)
-        is_left = life.state is not RunState.COMPLETED or book.has_trouble
+        is_left = life.state is not RunState.COMPLETED or life.record.attempt > 1 or book.has_trouble
         if result.is_error and work.how == "returned" and not (is_denied or is_left):
             yield f"{work} came to its end, and its call to an error: {result.content!r} (R10)"
 
