@@ -73,7 +73,7 @@ def changed_before_anybody_answers() -> Iterator[None]:
         yield
 
 
-@bug(first=241)
+@bug(first=244)
 def granted_to_every_session() -> Iterator[None]:
     """What was granted for a session counts in all of them (R31)."""
     usual = Permissions.ask

@@ -18,11 +18,12 @@ from engine.runs.sub_agents import SubAgents
 from engine.runs.turn import RunTurn
 from engine.store import sqlite_session_writes
 from engine.store.sqlite_transaction import Writing
+from engine.tools import agent
 from engine.tools.protocol import ToolOutcome
 from tests.explorer.planted.registry import bug, put
 
 
-@bug()
+@bug(first=45)
 def sub_agents_left_open() -> Iterator[None]:
     """An ending closes its own turn, and not those of the sub-agents in it (R10)."""
     usual = settle.closing_writes
@@ -38,7 +39,7 @@ def sub_agents_left_open() -> Iterator[None]:
         yield
 
 
-@bug()
+@bug(first=95)
 def calls_of_sub_agents_left_open() -> Iterator[None]:
     """The calls of a sub-agent get no result when its run is canceled (R10)."""
     usual = RunTurn.open_calls
@@ -46,7 +47,7 @@ def calls_of_sub_agents_left_open() -> Iterator[None]:
         yield
 
 
-@bug()
+@bug(first=45)
 def sub_agents_outlive_their_run() -> Iterator[None]:
     """A sub-agent is a task of the workspace, which the cancel of its run does not reach (R10, R13)."""
     usual_init, usual = Runner.__init__, SubAgents.delegate
@@ -78,7 +79,7 @@ def sub_agents_outlive_their_run() -> Iterator[None]:
         yield
 
 
-@bug()
+@bug(first=72)
 def sub_agents_end_again() -> Iterator[None]:
     """A sub-agent that had ended by itself ends once more, as its run does (R10)."""
     usual = SubAgents._end
@@ -91,7 +92,7 @@ def sub_agents_end_again() -> Iterator[None]:
         yield
 
 
-@bug()
+@bug(first=372)
 def sub_agents_not_recovered() -> Iterator[None]:
     """Recovery closes the turn of a run, and not what its sub-agents had left (R25)."""
     usual = settle.close_turn
@@ -103,7 +104,7 @@ def sub_agents_not_recovered() -> Iterator[None]:
         yield
 
 
-@bug()
+@bug(first=72)
 def sub_agents_fail_their_run() -> Iterator[None]:
     """What a sub-agent fails with is raised in its run, and is no result of a call (R20)."""
 
@@ -114,14 +115,21 @@ def sub_agents_fail_their_run() -> Iterator[None]:
         yield
 
 
-@bug()
+@bug(first=72)
 def words_of_sub_agents_lost() -> Iterator[None]:
     """The result of a call does not hold what the sub-agent said (R10)."""
     with put(sub_agents, "result_of", lambda *_: ToolOutcome(content=sub_agents.NO_WORDS)):
         yield
 
 
-@bug()
+@bug(first=59)
+def sub_agents_do_anything() -> Iterator[None]:
+    """A sub-agent has all the tools of its run (R31)."""
+    with put(agent, "READ_ONLY", frozenset({"wait", "change", "job", "question", "view"})):
+        yield
+
+
+@bug(first=405)
 def cost_of_sub_agents_dropped() -> Iterator[None]:
     """What a sub-agent takes is counted in its own session, and not in that of its run."""
     usual = RunTurn.usage_writes
@@ -129,7 +137,7 @@ def cost_of_sub_agents_dropped() -> Iterator[None]:
         yield
 
 
-@bug()
+@bug(first=72)
 def sub_agents_told_of_as_runs() -> Iterator[None]:
     """Who is to be notified of the ends of runs is notified of a sub-agent's (R18)."""
     usual = sqlite_session_writes.put_message

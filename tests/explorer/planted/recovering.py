@@ -26,7 +26,7 @@ def accepted_runs_not_recovered() -> Iterator[None]:
         yield
 
 
-@bug(first=86)
+@bug(first=89)
 def mark_ignored_by_recovery() -> Iterator[None]:
     """Recovery does not look whether a cancel is on record (R25)."""
     usual = Recovery._deal_with
@@ -62,7 +62,7 @@ def order_lost_in_recovery() -> Iterator[None]:
         yield
 
 
-@bug(first=582)
+@bug(first=585)
 def drain_cancels_what_waits() -> Iterator[None]:
     """A server that stops cancels what waits, instead of leaving it to the next start (R24)."""
     usual = Closing.drain

@@ -75,7 +75,7 @@ def cancel_swallowed_by_the_writer() -> Iterator[None]:
         yield
 
 
-@bug(first=138)
+@bug(first=267)
 def mark_ignored_by_the_ending() -> Iterator[None]:
     """The commit of an ending does not look whether a cancel is on record, and no constraint does (R11)."""
     usual_settle, usual_run = sqlite_run_writes.settle_run, rows.run_from_row

@@ -8,6 +8,7 @@ from engine.records.event import AgentFailed, AgentFinished, RunChanged, RunComp
 from engine.records.message import FinishReason, Role
 from engine.records.run import OnCrash, RunState, Usage
 from engine.runs.sub_agents import NO_WORDS
+from engine.tools.agent import READ_ONLY
 from tests.explorer.rules.book import Book
 from tests.explorer.rules.endings import last_words
 
@@ -71,8 +72,8 @@ def closed_as(state: RunState) -> FinishReason | None:
 
 
 def results_are_its_words(book: Book) -> Iterator[str]:
-    """R10, R31: what a sub-agent said last is the result of the call, if it came to its end; its failure is an error of
-    the call. A run goes on only with the result of each of them."""
+    """R10: what a sub-agent said last is the result of the call, if it came to its end; its failure is an error of the
+    call, and so is the cancel of its run."""
     for work, life in book.sub_agents():
         result = work.result
         if result is None or book.is_stubborn(life):
@@ -85,6 +86,18 @@ def results_are_its_words(book: Book) -> Iterator[str]:
         is_left = life.state is not RunState.COMPLETED or life.record.attempt > 1 or book.has_trouble
         if result.is_error and work.how == "returned" and not (is_denied or is_left):
             yield f"{work} came to its end, and its call to an error: {result.content!r} (R10)"
+        is_cut_off = work.told_result == life.ended_moment and life.state is RunState.CANCELED
+        if is_cut_off and not (result.is_error and "canceled" in result.content) and not book.has_trouble:
+            yield f"{life.id} was canceled, and the call of {work} has the result {result.content!r} (R10)"
+
+
+def they_only_look(book: Book) -> Iterator[str]:
+    """R31: a sub-agent has no other tools than those that look."""
+    for work, _ in book.sub_agents():
+        for told in work.messages.values():
+            for result in told.message.tool_results:
+                if result.name not in READ_ONLY and not result.is_error:
+                    yield f"{work} called {result.name}, and got {result.content!r} (R31)"
 
 
 def no_runs_of_their_own(book: Book) -> Iterator[str]:
@@ -121,6 +134,7 @@ RULES: tuple[Callable[[Book], Iterator[str]], ...] = (
     ended_once,
     ended_by_itself_or_with_its_run,
     results_are_its_words,
+    they_only_look,
     no_runs_of_their_own,
     what_is_used_is_counted,
 )
