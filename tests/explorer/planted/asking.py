@@ -73,19 +73,19 @@ def changed_before_anybody_answers() -> Iterator[None]:
         yield
 
 
-@bug(first=244)
+@bug(first=316)
 def granted_to_every_session() -> Iterator[None]:
     """What was granted for a session counts in all of them (R31)."""
     usual = Permissions.ask
-    granted: set[str] = set()
+    granted: set[tuple[Permissions, str]] = set()  # of one workspace: a schedule does not depend on those before it
 
     async def ask(permissions: Permissions, request: PermissionRequest) -> Decision | None:
-        if request.tool_name in granted:
+        if (permissions, request.tool_name) in granted:
             await trio.lowlevel.checkpoint()
             return Decision.ALLOW_SESSION
         decision = await usual(permissions, request)
         if decision is Decision.ALLOW_SESSION:
-            granted.add(request.tool_name)
+            granted.add((permissions, request.tool_name))
         return decision
 
     with put(Permissions, "ask", ask):
