@@ -65,7 +65,6 @@ class Answering(msgspec.Struct):
 
     run_id: str
     session_id: str
-    text: str  # of the prompt
     moment: int
     server: int
     ended: int | None = None
@@ -195,9 +194,9 @@ class Ledger:
             asked = sub_prompt(text, len(scripts) - 1)
         return {word.partition(":")[0] for script in scripts for word in script}
 
-    def answer(self, run_id: str, session_id: str, text: str) -> Answering:
+    def answer(self, run_id: str, session_id: str) -> Answering:
         """An agent is asked."""
-        answering = Answering(run_id, session_id, text, self.tick(), self.server)
+        answering = Answering(run_id, session_id, self.tick(), self.server)
         self.answering.append(answering)
         return answering
 

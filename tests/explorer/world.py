@@ -102,7 +102,7 @@ class World:
         run_id, other = turn.run_id, self._at_work.get(turn.session_id)
         answering: Answering | None = None
         if not self.is_dead:
-            answering = self.ledger.answer(run_id, turn.session_id, turn.prompt.text)
+            answering = self.ledger.answer(run_id, turn.session_id)
             if other is not None and not self.is_stubborn(other):
                 self.ledger.violate(f"{run_id} began while {other} was answered in the same session (R14)")
         self._at_work[turn.session_id] = turn.prompt.text
