@@ -87,7 +87,7 @@ class SubAgents:
             id=session_id, workspace_id=run.workspace_id, parent_id=host.session_id, title=first_words(asked),
             created_at_us=at_us, updated_at_us=at_us,
         )  # fmt: skip
-        start = self._submit(CreateSession(session), CreateMessage(user), CreateMessage(assistant))
+        start = self._submit(CreateSession(session), *host.unstored(), CreateMessage(user), CreateMessage(assistant))
         child = RunTurn(
             run, start=start, written=(user,), assistant=assistant, workspace=host.workspace, model=host.model,
             outlet=self._outlet, flush_s=self._flush_s, permissions=self._permissions, steering=NoSteering(),

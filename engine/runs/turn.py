@@ -284,6 +284,11 @@ class RunTurn:
         """The messages that an ending has to make sure of, in order; the current one is not among them."""
         return tuple(message for message in self._unconfirmed.values() if message.id != self._writer.id)
 
+    def unstored(self) -> tuple[PutMessage, ...]:
+        """The current message, if its last change of structure is not known to be stored. What builds on that takes it
+        along: neither the result of a call is stored without the call, nor the sub-agent that it asked for."""
+        return (PutMessage(self._writer.message),) if self._writer.is_unconfirmed else ()
+
     def open_calls(self) -> tuple[ToolCall, ...]:
         """Calls of this turn that have no result."""
         mine = [message for message in self._written if message.run_id == self.run.id]
@@ -332,8 +337,7 @@ class RunTurn:
     ) -> Committed:
         """Commit writes of these messages; whatever becomes of the wait, the ending knows what may be missing. The last
         of them may be the beginning of the current message."""
-        # What follows builds on the last change of structure: the result of a call is not stored without the call.
-        mended = (PutMessage(self._writer.message),) if self._writer.is_unconfirmed else ()
+        mended = self.unstored()
         self._unconfirmed.update({message.id: message for message in messages})
         change = Change(self._outlet.workspace_id, self._outlet.now_us(), (*mended, *writes))
         pending = self._outlet.log.submit(change)

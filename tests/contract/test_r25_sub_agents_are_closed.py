@@ -6,11 +6,14 @@ import pytest
 import trio
 import trio.testing
 
-from engine.records.message import FinishReason, Role
+from engine.records.change import Change, UpdateMessage
+from engine.records.message import FinishReason, Message, Role
 from engine.records.run import OnCrash, RunState
 from tests.doubles.coder import RecordingModel, coder, script
+from tests.doubles.engine import open_watched
 from tests.doubles.gate import Gate
 from tests.doubles.restarting import open_disk
+from tests.doubles.store import FailingStore
 from tests.doubles.sub_agents import ask, child_sessions, last_answer, look, reason, results, tools
 
 WORK = [[{"text": "I look."}, {"tool": "view", "id": "c"}], [{"text": "It is here."}]]
@@ -78,6 +81,31 @@ async def test_r25_wherever_the_server_dies_nothing_of_a_sub_agent_stays_open(
             break
     assert survived
     assert changes > 12, "it died behind every commit of the run"
+
+
+async def test_r25_no_sub_agent_is_stored_without_the_call_that_asked_for_it(
+    autojump_clock: object, tmp_path: Path
+) -> None:
+    view = look(Gate())
+    forgetful = lambda store: FailingStore(store, asks)  # noqa: E731
+    async with open_watched(
+        path=str(tmp_path), tools=tools(view), wrap_store=forgetful, **coder(RecordingModel())
+    ) as watched:  # fmt: skip
+        run = await watched.send(PROMPT)
+        await view.gate.reached()
+        assert len(await child_sessions(watched)) == 2
+        await watched.workspace.cancel_run(run.id)
+        assert (await watched.ended(run)).state is RunState.CANCELED
+
+
+def asks(_: int, change: Change) -> bool:
+    """Whether it stores nothing but that the agent calls a sub-agent."""
+    return any(isinstance(write, UpdateMessage) and calls_agent(write.message) for write in change.writes)
+
+
+def calls_agent(message: Message) -> bool:
+    """Whether the message holds the call of a sub-agent."""
+    return any(call.name == "agent" for call in message.tool_calls)
 
 
 async def test_r25_another_attempt_has_sub_agents_of_its_own(autojump_clock: object, tmp_path: Path) -> None:
