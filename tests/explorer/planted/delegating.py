@@ -11,11 +11,12 @@ from engine.records.event import AgentFinished
 from engine.records.ids import is_child_session
 from engine.records.message import FinishReason, Message, ToolCall
 from engine.records.run import RunRecord
-from engine.runs import recovery, settle, sub_agents
+from engine.runs import left_turn, recovery, settle, sub_agents, turn_closing
+from engine.runs.left_turn import LeftTurn
 from engine.runs.outcome import Outcome
 from engine.runs.run import Runner, RunSeams
 from engine.runs.sub_agents import SubAgents
-from engine.runs.turn import RunTurn
+from engine.runs.turn import EndingWrites, RunTurn
 from engine.store import sqlite_session_writes
 from engine.store.sqlite_transaction import Writing
 from engine.tools import agent
@@ -26,12 +27,12 @@ from tests.explorer.planted.registry import bug, put
 @bug(first=45)
 def sub_agents_left_open() -> Iterator[None]:
     """An ending closes its own turn, and not those of the sub-agents in it (R10)."""
-    usual = settle.closing_writes
+    usual = turn_closing.closing_writes
 
-    def closing_writes(turn: RunTurn, *given, **named):
+    def closing_writes(turn: RunTurn, outcome: Outcome, last: Message, *, at_us: int) -> EndingWrites:
         children, turn.children = turn.children, {}
         try:
-            return usual(turn, *given, **named)
+            return usual(turn, outcome, last, at_us=at_us)
         finally:
             turn.children = children
 
@@ -57,7 +58,9 @@ def sub_agents_outlive_their_run() -> Iterator[None]:
         usual_init(runner, given)
         seams.append(given)
 
-    async def delegate(made: SubAgents, host: RunTurn, call: ToolCall, prompt: str, *, tools: Collection[str]):
+    async def delegate(
+        made: SubAgents, host: RunTurn, call: ToolCall, prompt: str, *, tools: Collection[str]
+    ) -> ToolOutcome:
         came: list[ToolOutcome | StoreError] = []
         done = trio.Event()
 
@@ -95,9 +98,9 @@ def sub_agents_end_again() -> Iterator[None]:
 @bug(first=372)
 def sub_agents_not_recovered() -> Iterator[None]:
     """Recovery closes the turn of a run, and not what its sub-agents had left (R25)."""
-    usual = settle.close_turn
+    usual = left_turn.close_turn
 
-    def close_turn(run: RunRecord, messages: Sequence[Message], outcome: Outcome, *, at_us: int):
+    def close_turn(run: RunRecord, messages: Sequence[Message], outcome: Outcome, *, at_us: int) -> LeftTurn:
         return usual(run, [one for one in messages if one.session_id == run.session_id], outcome, at_us=at_us)
 
     with put(settle, "close_turn", close_turn), put(recovery, "close_turn", close_turn):
@@ -144,8 +147,8 @@ def sub_agents_told_of_as_runs() -> Iterator[None]:
 
     def put_message(writing: Writing, write: PutMessage) -> bool:
         message, finish = write.message, write.message.finish
-        is_ended = finish is not None and finish.reason is FinishReason.END_TURN and message.run_id is not None
-        if is_ended and is_child_session(message.session_id):
+        is_ended = finish is not None and finish.reason is FinishReason.END_TURN
+        if is_ended and message.run_id is not None and is_child_session(message.session_id):
             writing.emit(AgentFinished(message.session_id, message.run_id), message.session_id)
         return usual(writing, write)
 

@@ -92,9 +92,9 @@ class Book:
                 self.works = works_of(ledger)
         self._note_calls()
         for answering in ledger.answering:
-            life = self.lives.get(answering.run_id)
-            if life is not None and answering.session_id == life.record.session_id:
-                life.answered += 1
+            asked = self.lives.get(answering.run_id)
+            if asked is not None and answering.session_id == asked.record.session_id:
+                asked.answered += 1
         self.has_bug = any(closing.why == "a bug" for closing in ledger.closings)
         self.has_trouble = self.has_bug or any(one.disk.fails or one.disk.stalls for one in scenario.lifetimes)
 
