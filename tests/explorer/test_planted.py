@@ -17,7 +17,8 @@ def test_r34_a_planted_bug_is_found(name: str) -> None:
     with bug.plant():
         found, _ = first_violation(range(bug.first, bug.first + LIMIT))
     assert found is not None
-    schedule, _ = found
+    schedule, verdict = found
+    assert not any("Traceback" in violation for violation in verdict.violations), "a rule finds it, and not an accident"
     assert not play(schedule).violations, "it is not the bug that was found, but something that was there before"
 
 

@@ -1,8 +1,11 @@
 """Cancels: of a session, of one run, of a queue."""
 
-from typing import ClassVar
+from collections.abc import Awaitable, Callable, Sequence
+from typing import ClassVar, Literal
 
 from engine.errors import CountermandError
+from engine.records.ids import RunId
+from engine.workspace import Workspace
 from tests.explorer.draw import Draw
 from tests.explorer.operations.prompts import Accept
 from tests.explorer.scenario import Operation, session_id
@@ -22,17 +25,8 @@ class CancelSession(Operation, frozen=True, kw_only=True):
         return cls(session=draw.session())
 
     async def do(self, world: World) -> None:
-        workspace, session = world.workspace(), session_id(self.session)
-        if workspace is not None:
-            made = world.ledger.countermand("session", session)
-            world.tell("cancel session", session)
-            try:
-                named = await workspace.cancel_session(session, made.reason)
-            except CountermandError as error:
-                world.ledger.fail(made, error)
-            else:
-                world.ledger.name(made, named)
-            world.tell("canceled", session, made.named, repr(made.error))
+        session = session_id(self.session)
+        await countermand(world, "session", session, lambda at, reason: at.cancel_session(session, reason))
 
 
 class CancelRun(Operation, frozen=True, kw_only=True):
@@ -84,29 +78,35 @@ class ClearQueue(Operation, frozen=True, kw_only=True):
         return cls(session=draw.session())
 
     async def do(self, world: World) -> None:
-        workspace, session = world.workspace(), session_id(self.session)
-        if workspace is not None:
-            made = world.ledger.countermand("queue", session)
-            world.tell("clear", session)
-            try:
-                named = await workspace.clear_queue(session)
-            except CountermandError as error:
-                world.ledger.fail(made, error)
-            else:
-                world.ledger.name(made, named)
-            world.tell("cleared", session, made.named, repr(made.error))
+        session = session_id(self.session)
+        await countermand(world, "queue", session, lambda at, _: at.clear_queue(session))
 
 
 async def cancel_run(world: World, run_id: str) -> None:
-    """Cancel one run, and write down what came of it."""
+    """Cancel one run."""
+
+    async def cancel(workspace: Workspace, reason: str) -> Sequence[RunId]:
+        return (await workspace.cancel_run(run_id, reason)).canceled
+
+    await countermand(world, "run", run_id, cancel)
+
+
+async def countermand(
+    world: World,
+    what: Literal["session", "run", "queue"],
+    target: str,
+    cancel: Callable[[Workspace, str], Awaitable[Sequence[RunId]]],
+) -> None:
+    """Cancel something in the workspace, if that is open, and write down what came of it."""
     workspace = world.workspace()
-    if workspace is not None:
-        made = world.ledger.countermand("run", run_id)
-        world.tell("cancel run", run_id)
-        try:
-            answer = await workspace.cancel_run(run_id, made.reason)
-        except CountermandError as error:
-            world.ledger.fail(made, error)
-        else:
-            world.ledger.name(made, answer.canceled)
-        world.tell("canceled", run_id, made.named, repr(made.error))
+    if workspace is None:
+        return
+    made = world.ledger.countermand(what, target)
+    world.tell("cancel", what, target)
+    try:
+        named = await cancel(workspace, made.reason)
+    except CountermandError as error:
+        world.ledger.fail(made, error)
+    else:
+        world.ledger.name(made, named)
+    world.tell("canceled", what, target, made.named, repr(made.error))
