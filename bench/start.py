@@ -90,7 +90,10 @@ async def start(store: FilledStore, found: Start) -> Start:
     await trio.to_thread.run_sync(store.forget_pages)
     began = trio.current_time()
     arguments = ("--no-token", "--log-level", "warning")
-    async with open_live_server(store.data_dir, arguments=arguments) as server, server.connect() as connection:
+    async with (
+        open_live_server(store.data_dir, arguments=arguments, start_s=OVER_S) as server,
+        server.connect() as connection,
+    ):
         while (await connection.request("GET", "/v1/ready")).status != 200:  # noqa: ASYNC110
             await trio.sleep(LOOK_S / 10)
         found.ready_s = trio.current_time() - began

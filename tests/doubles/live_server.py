@@ -181,8 +181,10 @@ async def open_live_server(
     arguments: Sequence[str] = ("--no-token",),
     environ: Mapping[str, str] | None = None,
     command: Sequence[str] = (str(COMMAND),),
+    start_s: float = START_S,
 ) -> AsyncIterator[LiveServer]:
-    """Start a server and wait until it listens. Leaving kills it, if it is still there, with no chance to tidy up.
+    """Start a server and wait until it listens, for no longer than `start_s`. Leaving kills it, if it is still there,
+    with no chance to tidy up.
 
     Opened again over the same directory it is the next server over the same store.
     """
@@ -193,7 +195,7 @@ async def open_live_server(
             words, env=clean_environ(**(environ or {})), stdout=subprocess.PIPE, stderr=stderr
         )
     try:
-        with trio.fail_after(START_S):
+        with trio.fail_after(start_s):
             address = await _address(process, log)
         yield LiveServer(process, address, log)
     finally:
