@@ -131,8 +131,6 @@ class Acceptor:
         if interrupted:
             # Accepted and interrupting are one commit; the flags follow in the step in which it is known (R02, R15).
             writes += (RequestCancel(tuple(one.record.id for one in interrupted), reason, at_us),)
-            for one in interrupted:
-                one.reason_on_record = reason
             on_accepted = lambda: seams.interrupt(lane, interrupted, reason)  # noqa: E731
         try:
             acceptance = seams.log.submit(Change(seams.workspace_id, at_us, writes))
@@ -140,6 +138,7 @@ class Acceptor:
             lane.withdraw(run)
             seams.lanes.drop_if_idle(prompt.session_id)
             raise
+        run.interrupt(interrupted, reason)
         seams.lanes.add(run)
         seams.conduct(run, lane, acceptance, on_accepted)
         return run

@@ -36,8 +36,9 @@ class AcceptedRun:
         "attempted",
         "cancel_reason",
         "has_begun",
+        "interrupters",
+        "interrupts",
         "parked",
-        "reason_on_record",
         "record",
         "refusal",
         "stage",
@@ -48,7 +49,8 @@ class AcceptedRun:
         self.record = record
         self.stage = Stage.ENTERING
         self.cancel_reason: str | None = None
-        self.reason_on_record: str | None = None  # of a cancel whose record is on its way before the flag (R15)
+        self.interrupts: tuple[AcceptedRun, ...] = ()  # it flags them in the step in which it is known to be accepted
+        self.interrupters: dict[RunId, str] = {}  # with their reasons, until that is known (R15)
         self.has_begun = False  # the row that makes it active is on its way, or written
         self.attempted: tuple[Message, ...] = ()  # what earlier attempts left in the turn, the prompt first
         self.parked = False
@@ -70,9 +72,25 @@ class AcceptedRun:
 
     @property
     def is_cut_short(self) -> bool:
-        """Whether its turn ends canceled, whatever it has come to: a cancel came, or is on record while the flag is
-        still to come (R15). No process outlives such a turn (R10)."""
-        return self.is_canceled or self.reason_on_record is not None
+        """Whether its turn may end canceled, whatever it has come to: a cancel came, or its record is on its way ahead
+        of the flag (R15). No process outlives such a turn (R10)."""
+        return self.is_canceled or bool(self.interrupters)
+
+    @property
+    def cancel_details(self) -> str | None:
+        """The reason of the cancel that came, or else of one whose record is on its way."""
+        return next(iter(self.interrupters.values()), None) if self.cancel_reason is None else self.cancel_reason
+
+    def interrupt(self, runs: tuple["AcceptedRun", ...], reason: str) -> None:
+        """The cancel of these is on its way to the store, in the commit that accepts this run (R15)."""
+        self.interrupts = runs
+        for run in runs:
+            run.interrupters[self.record.id] = reason
+
+    def interrupt_nobody(self) -> None:
+        """This run was refused, and the cancels with it: whom it was to interrupt goes on as if it had not come."""
+        for run in self.interrupts:
+            run.interrupters.pop(self.record.id, None)
 
     def cancel(self, reason: str) -> None:
         """Set the flag, and interrupt the run if it is active. The first reason wins: two cancels are one (R08)."""

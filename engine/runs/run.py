@@ -154,6 +154,7 @@ class Runner:
             run.decide()
             return run  # noqa: ASYNC910  (`wait` is a checkpoint, which the linter cannot see through the `try`)
         following = lane.withdraw(run)
+        run.interrupt_nobody()
         run.decide(refusal)
         run.mark_settled()
         return following  # noqa: ASYNC910
@@ -185,12 +186,14 @@ class Runner:
     async def _settle(
         self, run: AcceptedRun, lane: SessionDispatch, turn: RunTurn | None, outcome: Outcome | None
     ) -> None:
-        is_begun = turn is not None and not turn.was_refused
+        was_refused = turn is not None and turn.was_refused  # because a cancel is on record, whose flag may be to come
+        is_begun = turn is not None and not was_refused
         if outcome is None or outcome.state is not RunState.COMPLETED or run.is_cut_short:
             await self._seams.end_run(run.record.id)
-        if outcome is None and not run.is_cut_short:
+        if outcome is None and not run.is_canceled and not was_refused:
             # Nobody canceled it: it was parked, or its workspace goes down under it, by a failure of its own or with
-            # the whole server. What has not begun, or is to be retried, stays as it is for the next opening (R24, R25).
+            # the whole server. What has not begun, or is to be retried, stays as it is for the next opening (R24, R25),
+            # which ends it if a cancel got on record after all.
             if not is_begun or run.record.prompt.on_crash is OnCrash.RETRY:
                 if turn is not None:
                     turn.end()
@@ -198,7 +201,7 @@ class Runner:
                 return
             outcome = interrupted(STOPPED)
         if run.is_canceled or outcome is None:
-            outcome = canceled(run.cancel_reason or run.reason_on_record or "")
+            outcome = canceled(run.cancel_details or "")
         if turn is None or not is_begun:
             if turn is not None:
                 turn.end()

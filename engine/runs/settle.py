@@ -148,7 +148,7 @@ class Settler:
         return msgspec.structs.replace(ending, notice=notice, usage=turn.usage)
 
     def _if_canceled(self, run: AcceptedRun) -> Outcome:
-        return canceled(run.cancel_reason or run.reason_on_record or "canceled by the user")
+        return canceled(run.cancel_details or "canceled by the user")
 
     async def settle_bare(
         self, runs: tuple[AcceptedRun, ...], outcome: Outcome, returning: tuple[AcceptedRun, ...] = ()

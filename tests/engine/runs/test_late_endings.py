@@ -10,8 +10,9 @@ import trio
 import trio.testing
 
 from engine.errors import StoreError
-from engine.records.change import Change, SettleRun
+from engine.records.change import AcceptRun, Change, RequestCancel, SettleRun
 from engine.records.run import RunState
+from engine.settings import EngineSettings
 from engine.store.protocol import Committed
 from engine.tools.toolbox import OpenTools
 from tests.doubles.engine import ScriptedAgent, open_watched
@@ -95,6 +96,55 @@ async def test_r10_run_that_is_canceled_while_its_good_ending_is_late_leaves_not
         await watched.workspace.cancel_run(run.id)
         assert (await watched.ended(run, 10)).state is RunState.CANCELED
         assert gone == [run.id]
+
+
+def refuses_interrupting(number: int, change: Change) -> bool:
+    """The acceptance of a prompt that interrupts."""
+    return {AcceptRun, RequestCancel} <= {type(write) for write in change.writes}
+
+
+async def test_r02_prompt_that_is_refused_has_interrupted_nobody(autojump_clock: object, tmp_path: object) -> None:
+    gate, gone = Gate(), list[str]()
+
+    @asynccontextmanager
+    async def open_tools(seams: object) -> AsyncIterator[OpenTools]:
+        async def end_run(run_id: str) -> None:
+            await trio.lowlevel.checkpoint()
+            gone.append(run_id)
+
+        yield OpenTools(tools={}, end_run=end_run)
+
+    async with open_watched(
+        path=str(tmp_path), agent=ScriptedAgent(gate.pass_through), tools=open_tools,
+        wrap_store=lambda store: FailingStore(store, refuses_interrupting),
+    ) as watched:  # fmt: skip
+        run = await watched.send("hi")
+        await gate.reached()
+        with pytest.raises(StoreError):
+            await watched.send("refused", if_busy="interrupt")
+        gate.open()
+        assert (await watched.ended(run)).state is RunState.COMPLETED
+        assert not gone, "what it has left running may go on"
+
+
+async def test_r24_run_that_a_refused_prompt_was_to_interrupt_is_left_to_the_next_start(
+    autojump_clock: object, tmp_path: object
+) -> None:
+    gate = Gate()
+    async with open_watched(
+        path=str(tmp_path), agent=ScriptedAgent(gate.pass_through), check=False,
+        settings=EngineSettings(data_dir=None, max_active_runs=1),
+        wrap_store=lambda store: FailingStore(store, refuses_interrupting),
+    ) as watched:  # fmt: skip
+        await watched.send("hi")
+        await gate.reached()
+        other = await watched.workspace.sessions.create("other")
+        waits = await watched.send("waits", session_id=other.id)
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(StoreError):
+            await watched.send("refused", session_id=other.id, if_busy="interrupt")
+        await watched.workspace.drain(0)
+        assert await watched.state(waits) is RunState.ACCEPTED
 
 
 async def test_queue_is_run_though_the_store_says_nothing_for_a_minute(

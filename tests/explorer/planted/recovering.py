@@ -11,6 +11,8 @@ from engine.runs.closing import Closing
 from engine.runs.dispatch import SessionDispatch
 from engine.runs.ending_commit import EndingCommit
 from engine.runs.recovery import Recovery
+from engine.store.rows import Row
+from engine.store.sqlite_transaction import Writing
 from tests.explorer.planted.registry import bug, put
 
 
@@ -26,15 +28,18 @@ def accepted_runs_not_recovered() -> Iterator[None]:
         yield
 
 
-@bug(first=89)
+@bug(first=28)
 def mark_ignored_by_recovery() -> Iterator[None]:
-    """Recovery does not look whether a cancel is on record (R25)."""
-    usual = Recovery._deal_with
+    """Neither recovery nor the commit that makes a run active looks whether a cancel is on record (R25)."""
+    usual, usual_execute = Recovery._deal_with, Writing.execute
 
     async def deal_with(recovery: Recovery, run: RunRecord, messages: list[Message] | None) -> EndingCommit | None:
         return await usual(recovery, msgspec.structs.replace(run, cancel_requested_at_us=None), messages)
 
-    with put(Recovery, "_deal_with", deal_with):
+    def execute(writing: Writing, statement: str, values: Row) -> bool:
+        return usual_execute(writing, statement.replace(" AND cancel_requested_at_us IS NULL", ""), values)
+
+    with put(Recovery, "_deal_with", deal_with), put(Writing, "execute", execute):
         yield
 
 
