@@ -20,9 +20,10 @@ from engine.records.run import RunState
 from tests.doubles.coder import script
 from tests.doubles.gate import Gate
 from tests.doubles.live_server import COMMAND, clean_environ
+from web.client_errors import ClientError, ServerProblem, ServerUnreachable
 from web.client_events import ClientEvent
 from web.client_run import RunResult
-from web.commands.asking import Asker, AskRules, open_asker, read_answer, shown_question, shown_request
+from web.commands.asking import SILENCE_S, Asker, AskRules, open_asker, read_answer, shown_question, shown_request
 from web.commands.run_output import PlainOutput
 from web.wire.requests import (
     PermissionNotification,
@@ -65,26 +66,37 @@ class Dithering(Person):
         return await super().ask(text)
 
 
+def problem(status: int) -> ServerProblem:
+    return ServerProblem(status, "any", "says a test", None)
+
+
 class Answers:
     """In the place of a client: keeps what is answered."""
 
     def __init__(self) -> None:
         self.given: list[Any] = []
         self.waiting: list[PermissionRequest] = []
+        self.troubles: list[ClientError] = []  # what the next calls fail with
+        self.is_first = True
 
     async def permission_requests(self, workspace_id: str) -> list[PermissionRequest]:
-        await trio.lowlevel.checkpoint()
+        await self._call()
         return self.waiting
 
     async def answer_permission(self, workspace_id: str, request_id: str, action: str) -> bool:
-        await trio.lowlevel.checkpoint()
+        await self._call()
         self.given.append(action)
-        return True
+        return self.is_first
 
     async def answer_questions(self, workspace_id: str, batch_id: str, answers: Any) -> bool:
-        await trio.lowlevel.checkpoint()
+        await self._call()
         self.given.append(answers)
-        return True
+        return self.is_first
+
+    async def _call(self) -> None:
+        await trio.lowlevel.checkpoint()
+        if self.troubles:
+            raise self.troubles.pop(0)
 
 
 def permission(tool: str = "bash", action: str = "execute", path: str = str(ROOT), **params: Any) -> PermissionRequest:
@@ -175,6 +187,7 @@ CHOICES = (Choice("pg", "Postgres"), Choice("lite", "SQLite", "small"))
         ("single_choice", "1 2", None),
         ("single_choice", "3", None),
         ("single_choice", "0", None),
+        ("single_choice", ",", None),
         ("single_choice", "neither", {"fill_in_text": "neither"}),
         ("multi_choice", "2, 1", {"selected_ids": ("lite", "pg")}),
     ],
@@ -220,14 +233,65 @@ async def test_r31_what_somebody_else_has_answered_is_not_asked_any_more(autojum
         await trio.testing.wait_all_tasks_blocked()
         assert len(person.asked) == 1, "it was said that it asks, and not that it was answered"
         await asker.see(told(PermissionNotification(tool_call_id="c", granted=True)))
-        await trio.testing.wait_all_tasks_blocked()
+        await trio.sleep(SILENCE_S / 2)
+        assert len(person.asked) == 1, "what is typed now was meant for the first"
+        await trio.sleep(SILENCE_S)
         assert "Sure?" in person.asked[1]
         await asker.see(told(QuestionBatchNotification("q")))
         await trio.testing.wait_all_tasks_blocked()
         assert person.shown.count("<somebody else has answered") == 2
         await asker.see(told(permission()))
         person.gate.open()
+        await trio.sleep(2 * SILENCE_S)
+    assert answers.given == ["allow"]
+
+
+async def test_r31_what_was_dropped_before_it_was_shown_is_not_spoken_of(autojump_clock: object) -> None:
+    person = Dithering()
+    async with asking(person) as (asker, _):
+        await asker.see(told(questions(Question(id="1", type="yes_no", question="Sure?"))))
+        await asker.see(told(permission()))
+        await asker.see(told(PermissionNotification(tool_call_id="c", denied=True)))
+        await trio.sleep(2 * SILENCE_S)
+    assert len(person.asked) == 1
+    assert person.shown == ""
+
+
+@pytest.mark.parametrize("troubles", [[ServerUnreachable("h", "gone")], [problem(503), problem(503)]], ids=repr)
+async def test_r31_an_answer_waits_for_a_server_that_is_away(
+    troubles: list[ClientError], autojump_clock: object
+) -> None:
+    async with asking(Person("y")) as (asker, answers):
+        answers.troubles = troubles
+        await asker.see(told(permission()))
+        await trio.sleep(60)
+    assert answers.given == ["allow"]
+
+
+async def test_r31_an_answer_that_comes_too_late_says_so_and_ends_nothing(autojump_clock: object) -> None:
+    person = Person("y", "n")
+    async with asking(person) as (asker, answers):
+        answers.troubles = [problem(404)]
+        await asker.see(told(permission()))
+        await trio.sleep(1)
+        assert person.shown.count("<somebody else has answered") == 1
+        answers.is_first = False
+        await asker.see(told(permission()))
+        await trio.sleep(1)
+    assert person.shown.count("<somebody else has answered") == 2
+
+
+async def test_r31_who_cannot_be_asked_what_still_waits_is_not_waited_for(autojump_clock: object) -> None:
+    person = Dithering("y")
+    async with asking(person) as (asker, answers):
+        await asker.see(told(permission()))
         await trio.testing.wait_all_tasks_blocked()
+        answers.troubles = [ServerUnreachable("h", "gone")]
+        await asker.see(told(PermissionNotification(tool_call_id="c", denied=True)))
+        await trio.sleep(1)
+        assert answers.troubles == []
+        person.gate.open()
+        await trio.sleep(1)
     assert answers.given == ["allow"]
 
 
@@ -240,7 +304,7 @@ async def test_r31_of_two_calls_under_one_id_the_one_that_still_waits_is_asked(a
             await trio.testing.wait_all_tasks_blocked()
         answers.waiting = [other]
         await asker.see(told(PermissionNotification(tool_call_id="c", denied=True)))
-        await trio.testing.wait_all_tasks_blocked()
+        await trio.sleep(2 * SILENCE_S)
         assert "edit wants" in person.asked[1]
         person.gate.open()
         await trio.testing.wait_all_tasks_blocked()

@@ -1,10 +1,11 @@
 """What `countermand run` answers for the person who called it: permissions and questions, as they come with the run."""
 
+import math
 import os
 import sys
 import termios
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,7 +16,9 @@ import trio
 
 from engine.records.question import Question
 from web.client import CountermandClient
+from web.client_errors import ClientError, ServerProblem
 from web.client_events import ClientEvent
+from web.client_patience import until_answered
 from web.commands.visible import visible
 from web.wire.requests import (
     PermissionNotification,
@@ -27,6 +30,8 @@ from web.wire.requests import (
 
 SHOWN_MAX = 4000  # characters of one value
 READ = 4096
+SILENCE_S = 1.0  # between a question that was withdrawn and the next: what is typed then was meant for the first
+GONE = (404, 409)  # there is nothing to answer any more
 
 _ACTIONS = {"y": "allow", "yes": "allow", "s": "allow_session", "session": "allow_session", "n": "deny", "no": "deny"}
 
@@ -39,7 +44,8 @@ class Terminal(Protocol):
     """Where a person sits."""
 
     async def ask(self, text: str) -> str | None:
-        """Show a text, and return the line that is answered; None if the person has gone."""
+        """Show a text, in the step in which it is called, and return the line that is answered; None if the person has
+        gone."""
         ...
 
     def tell(self, text: str) -> None:
@@ -55,11 +61,11 @@ class StdinTerminal:
 
     async def ask(self, text: str) -> str | None:
         """See `Terminal`. What was typed before the question is no answer to it."""
-        await trio.lowlevel.checkpoint()
         self._make_room()
         descriptor = sys.stdin.fileno()
         termios.tcflush(descriptor, termios.TCIFLUSH)
         click.echo(text, err=True, nl=False)
+        await trio.lowlevel.checkpoint()
         line = b""
         while not line.endswith(b"\n"):
             await trio.lowlevel.wait_readable(descriptor)
@@ -133,6 +139,7 @@ class Asker:
         self._terminal = terminal
         self._turn = trio.Lock()  # to ask the person
         self._prompts: list[Prompt] = []
+        self._silent_until = -math.inf
 
     async def see(self, event: ClientEvent) -> None:
         """Take an event of the run: answer it or begin to ask, or stop asking if somebody else has answered. Canceled,
@@ -142,41 +149,53 @@ class Asker:
             case PermissionRequest() as request:
                 is_allowed = self._rules.allows(request)
                 if is_allowed or self._terminal is None:
-                    await self._permit(request, "allow" if is_allowed else "deny")
+                    await self._send(partial(self._permit, request, "allow" if is_allowed else "deny"))
                 else:
                     ask = partial(self._ask_permission, request, self._terminal)
-                    self._begin(Prompt(request.id, request.tool_call_id), ask)
+                    self._begin(Prompt(request.id, request.tool_call_id), ask, self._terminal)
             case QuestionBatch() as batch:
                 if self._terminal is None:
-                    await self._client.answer_questions(self._workspace_id, batch.id, None)
+                    await self._send(partial(self._client.answer_questions, self._workspace_id, batch.id, None))
                 else:
                     ask = partial(self._ask_questions, batch, self._terminal)
-                    self._begin(Prompt(batch.id, batch.id), ask)
+                    self._begin(Prompt(batch.id, batch.id), ask, self._terminal)
             case PermissionNotification(tool_call_id=call_id) as told if told.granted or told.denied:
-                await self._drop_answered(call_id)
+                if any(prompt.key == call_id for prompt in self._prompts):
+                    self._nursery.start_soon(self._drop_answered, call_id)
             case QuestionBatchNotification(batch_id):
                 self._drop(batch_id, still_open=frozenset())
 
-    def _begin(self, prompt: Prompt, ask: Callable[[], Awaitable[Answer]]) -> None:
+    def _begin(self, prompt: Prompt, ask: Callable[[], Awaitable[Answer]], terminal: Terminal) -> None:
         self._prompts.append(prompt)
-        self._nursery.start_soon(self._ask, prompt, ask)
+        self._nursery.start_soon(self._ask, prompt, ask, terminal)
 
-    async def _ask(self, prompt: Prompt, ask: Callable[[], Awaitable[Answer]]) -> None:
+    async def _ask(self, prompt: Prompt, ask: Callable[[], Awaitable[Answer]], terminal: Terminal) -> None:
         """Ask the person when it is its turn, unless it is dropped, and send what is answered."""
         answer: Answer | None = None
         with prompt.scope:
             async with self._turn:
+                await trio.sleep_until(self._silent_until)
                 prompt.is_shown = True
                 answer = await ask()
         self._prompts.remove(prompt)
-        if answer is not None:
-            await answer()
-        elif prompt.is_shown and self._terminal is not None:
-            self._terminal.tell("somebody else has answered that, or it is not asked any more")
+        if answer is None and prompt.is_shown:
+            self._silent_until = trio.current_time() + SILENCE_S
+        if (answer is None and prompt.is_shown) or (answer is not None and not await self._send(answer)):
+            terminal.tell("somebody else has answered that, or it is not asked any more")
+
+    async def _send(self, answer: Answer) -> bool:
+        """Send an answer, also to a server that is being restarted: the first one counts, however often it comes."""
+        try:
+            return await until_answered(answer)
+        except ServerProblem as problem:
+            if problem.status not in GONE:
+                raise
+            # What became of the run is told by its stream.
+            return False  # noqa: ASYNC910  (it has been asked)
 
     async def _drop_answered(self, call_id: str) -> None:
-        if any(prompt.key == call_id for prompt in self._prompts):
-            # Calls of two sub-agents may have the same id: the server knows which of them still waits.
+        """Calls of two sub-agents may have the same id: the server knows which of them still waits."""
+        with suppress(ClientError):  # the stream tells what becomes of the run, and a late answer does nothing
             waiting = await self._client.permission_requests(self._workspace_id)
             self._drop(call_id, still_open=frozenset(request.id for request in waiting))
         await trio.lowlevel.checkpoint()
@@ -200,13 +219,13 @@ class Asker:
 
     async def _ask_questions(self, batch: QuestionBatch, terminal: Terminal) -> Answer:
         """Ask all of them; one that the person does not want to answer declines the rest."""
-        await trio.lowlevel.checkpoint()
         responses: list[QuestionResponse] = []
         for question in batch.questions:
             response = await self._ask_question(question, terminal)
             if response is None:
                 return partial(self._client.answer_questions, self._workspace_id, batch.id, None)
             responses.append(response)
+        await trio.lowlevel.checkpoint()
         return partial(self._client.answer_questions, self._workspace_id, batch.id, responses)
 
     async def _ask_question(self, question: Question, terminal: Terminal) -> QuestionResponse | None:
@@ -270,6 +289,8 @@ def read_answer(question: Question, line: str) -> QuestionResponse | None:
             words = line.replace(",", " ").split()
             if not all(word.isdecimal() for word in words):
                 return QuestionResponse(request_id=question.id, fill_in_text=line)
+            if not words:
+                return None
             chosen = [int(word) - 1 for word in words]
             fits = all(0 <= each < len(question.choices) for each in chosen)
             if not fits or (question.type == "single_choice" and len(chosen) > 1):
