@@ -5,7 +5,7 @@ import pty
 import select
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from tests.doubles.live_server import COMMAND, clean_environ
 from web.client_errors import ClientError, ServerProblem, ServerUnreachable
 from web.client_events import ClientEvent
 from web.client_run import RunResult
+from web.client_text import TextPiece
 from web.commands.asking import SILENCE_S, Asker, AskRules, open_asker, read_answer, shown_question, shown_request
 from web.commands.run_output import PlainOutput
 from web.wire.requests import (
@@ -170,6 +171,36 @@ def test_why_a_run_failed_is_shown_and_does_nothing_to_the_terminal(capsys: pyte
     error = "bad\x1b]0;title\x07 request\u202e"
     PlainOutput(is_quiet=True).finish(RunResult(run_id="r", session_id="s", state=RunState.FAILED, error=error))
     assert capsys.readouterr().err == "countermand: run r failed: bad]0;title request\n"
+
+
+class Words:
+    """In the place of a run: says these words, and does something in between."""
+
+    def __init__(self, *steps: str | Callable[[], None]) -> None:
+        self._steps = list(steps)
+
+    def __aiter__(self) -> "Words":
+        return self
+
+    async def __anext__(self) -> TextPiece:
+        await trio.lowlevel.checkpoint()
+        while self._steps:
+            step = self._steps.pop(0)
+            if isinstance(step, str):
+                return TextPiece("m", step)
+            step()
+        raise StopAsyncIteration
+
+
+async def test_words_wait_while_a_question_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    output = PlainOutput(is_quiet=True)
+    said: list[str] = []
+    run: Any = Words(
+        "before ", output.make_room, "beside ", "it ", lambda: said.append(capsys.readouterr().out), output.go_on,
+        "after ", lambda: said.append(capsys.readouterr().out), output.make_room, "the end",
+    )  # fmt: skip
+    await output.follow(run)
+    assert [*said, capsys.readouterr().out] == ["before \n", "beside it after ", "\nthe end"]
 
 
 CHOICES = (Choice("pg", "Postgres"), Choice("lite", "SQLite", "small"))

@@ -19,6 +19,7 @@ from web.client import CountermandClient
 from web.client_errors import ClientError, ServerProblem
 from web.client_events import ClientEvent
 from web.client_patience import until_answered
+from web.commands.run_output import RunOutput
 from web.commands.visible import visible
 from web.wire.requests import (
     PermissionNotification,
@@ -56,15 +57,21 @@ class Terminal(Protocol):
 class StdinTerminal:
     """The terminal that the command was called from: questions on stderr, answers from stdin."""
 
-    def __init__(self, make_room: Callable[[], None]) -> None:
-        self._make_room = make_room
+    def __init__(self, output: RunOutput) -> None:
+        self._output = output
 
     async def ask(self, text: str) -> str | None:
         """See `Terminal`. What was typed before the question is no answer to it."""
-        self._make_room()
+        self._output.make_room()
         descriptor = sys.stdin.fileno()
         termios.tcflush(descriptor, termios.TCIFLUSH)
         click.echo(text, err=True, nl=False)
+        try:
+            return await self._read_line(descriptor)
+        finally:
+            self._output.go_on()
+
+    async def _read_line(self, descriptor: int) -> str | None:
         await trio.lowlevel.checkpoint()
         line = b""
         while not line.endswith(b"\n"):

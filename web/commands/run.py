@@ -243,7 +243,7 @@ async def _follow(
             await client.cancel_run(workspace_id, run_id)
         return None
     async with client.open_run(workspace_id, run_id, client_id=client_id) as run:
-        async with open_asker(client, workspace_id, request.rules, StdinTerminal(output.make_room)) as asker:
+        async with open_asker(client, workspace_id, request.rules, StdinTerminal(output)) as asker:
             if request.rules.is_interactive:
                 run.on_event = asker.see
             with interrupts.asked():

@@ -27,7 +27,11 @@ class RunOutput(Protocol):
         ...
 
     def make_room(self) -> None:
-        """Something else is about to be shown on stderr."""
+        """A question is about to be shown on stderr, and the words of the run have to wait."""
+        ...
+
+    def go_on(self) -> None:
+        """It was answered, or is not asked any more."""
         ...
 
     async def follow(self, run: RunReader) -> None:
@@ -48,11 +52,18 @@ class PlainOutput:
         self._last: TextPiece | None = None
         self._ends_line = True
         self._waiting = ExitStack()
+        self._kept: list[TextPiece] = []
+        self._is_held = False
 
     def make_room(self) -> None:
         """End the line, and what moves on it."""
         self._waiting.close()
         self._end_line()
+        self._is_held = True
+
+    def go_on(self) -> None:
+        """What was kept comes with the next words, or at the end."""
+        self._is_held = False
 
     def note(self, text: str) -> None:
         """Say something about the run."""
@@ -66,8 +77,10 @@ class PlainOutput:
             if sys.stderr.isatty() and not self._is_quiet and self._last is None:
                 self._waiting.enter_context(Console(stderr=True).status("waiting for the answer …"))
             async for piece in run:
-                self._waiting.close()
-                await self._show(piece)
+                self._kept.append(piece)
+                if not self._is_held:
+                    await self._show_kept()
+            await self._show_kept()
 
     def finish(self, result: RunResult) -> None:
         """Say what went wrong, if something did."""
@@ -81,6 +94,12 @@ class PlainOutput:
             case _:
                 why = visible(result.error) or "nobody said why"  # a provider's words may be in it
                 click.echo(f"countermand: run {result.run_id} {result.state.value}: {why}", err=True)
+
+    async def _show_kept(self) -> None:
+        self._waiting.close()
+        while self._kept:
+            await self._show(self._kept.pop(0))
+        await trio.lowlevel.checkpoint()
 
     async def _show(self, piece: TextPiece) -> None:
         if piece.is_restart:
@@ -103,6 +122,9 @@ class JsonOutput:
 
     def make_room(self) -> None:
         """Nothing is ever left standing on the last line."""
+
+    def go_on(self) -> None:
+        """Nothing is held: who reads events reads no questions."""
 
     def note(self, text: str) -> None:
         """Nothing but errors is said beside JSON."""
