@@ -156,13 +156,13 @@ class Asker:
             case PermissionRequest() as request:
                 is_allowed = self._rules.allows(request)
                 if is_allowed or self._terminal is None:
-                    await self._send(partial(self._permit, request, "allow" if is_allowed else "deny"))
+                    await self._send(self._decision(request, "allow" if is_allowed else "deny"))
                 else:
                     ask = partial(self._ask_permission, request, self._terminal)
                     self._begin(Prompt(request.id, request.tool_call_id), ask, self._terminal)
             case QuestionBatch() as batch:
                 if self._terminal is None:
-                    await self._send(partial(self._client.answer_questions, self._workspace_id, batch.id, None))
+                    await self._send(self._responses(batch, None))
                 else:
                     ask = partial(self._ask_questions, batch, self._terminal)
                     self._begin(Prompt(batch.id, batch.id), ask, self._terminal)
@@ -185,10 +185,13 @@ class Asker:
                 prompt.is_shown = True
                 answer = await ask()
         self._prompts.remove(prompt)
-        if answer is None and prompt.is_shown:
+        if answer is None:
+            if not prompt.is_shown:
+                return
             self._silent_until = trio.current_time() + SILENCE_S
-        if (answer is None and prompt.is_shown) or (answer is not None and not await self._send(answer)):
-            terminal.tell("somebody else has answered that, or it is not asked any more")
+        elif await self._send(answer):
+            return
+        terminal.tell("somebody else has answered that, or it is not asked any more")
 
     async def _send(self, answer: Answer) -> bool:
         """Send an answer, also to a server that is being restarted: the first one counts, however often it comes."""
@@ -212,8 +215,11 @@ class Asker:
             if prompt.key == key and prompt.id not in still_open:
                 prompt.scope.cancel()
 
-    async def _permit(self, request: PermissionRequest, action: str) -> bool:
-        return await self._client.answer_permission(self._workspace_id, request.id, action)
+    def _decision(self, request: PermissionRequest, action: str) -> Answer:
+        return partial(self._client.answer_permission, self._workspace_id, request.id, action)
+
+    def _responses(self, batch: QuestionBatch, responses: list[QuestionResponse] | None) -> Answer:
+        return partial(self._client.answer_questions, self._workspace_id, batch.id, responses)
 
     async def _ask_permission(self, request: PermissionRequest, terminal: Terminal) -> Answer:
         text = shown_request(request)
@@ -221,7 +227,7 @@ class Asker:
             line = await terminal.ask(f"{text}\nAllow it? y (once), s (for this session), n: ")
             action = "deny" if line is None else _ACTIONS.get(line.lower())
             if action is not None:
-                return partial(self._permit, request, action)
+                return self._decision(request, action)
             text = ""
 
     async def _ask_questions(self, batch: QuestionBatch, terminal: Terminal) -> Answer:
@@ -230,10 +236,10 @@ class Asker:
         for question in batch.questions:
             response = await self._ask_question(question, terminal)
             if response is None:
-                return partial(self._client.answer_questions, self._workspace_id, batch.id, None)
+                return self._responses(batch, None)
             responses.append(response)
         await trio.lowlevel.checkpoint()
-        return partial(self._client.answer_questions, self._workspace_id, batch.id, responses)
+        return self._responses(batch, responses)
 
     async def _ask_question(self, question: Question, terminal: Terminal) -> QuestionResponse | None:
         text = shown_question(question)
