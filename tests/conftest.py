@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import structlog
 import trio
-import trio._core._run as trio_run
 from trio.testing import MockClock
 
 from engine.backend import Backend, open_backend
 from engine.settings import EngineSettings
 from tests.doubles.engine import Watched, open_watched
+from tests.doubles.task_order import ordered_by
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -23,11 +23,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def task_order(request: pytest.FixtureRequest) -> Iterator[None]:
     """Trio runs the tasks that are ready in an order that nobody may rely on. Here a seed decides it: a test that fails
     in one order fails in it each time, and `--order` tries others."""
-    before = trio_run._r, trio_run._ALLOW_DETERMINISTIC_SCHEDULING
-    trio_run._r = random.Random(f"{request.config.getoption('--order')} {request.node.nodeid}")
-    trio_run._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[misc]
-    yield
-    trio_run._r, trio_run._ALLOW_DETERMINISTIC_SCHEDULING = before  # type: ignore[misc]
+    with ordered_by(random.Random(f"{request.config.getoption('--order')} {request.node.nodeid}")):
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -24,6 +24,7 @@ import trio.testing
 
 from engine import clock as engine_clock
 from engine.records import ids as engine_ids
+from tests.doubles.task_order import ordered_by
 
 ids: Any = engine_ids  # whose `uuid` is another one while everything is decided
 CALENDAR_US = 1_700_000_000_000_000  # what the calendar says when a schedule begins
@@ -82,18 +83,17 @@ def decided() -> Iterator[None]:
     """Everything that differs from one run of a program to the next is decided: ids are counted, the calendar stands,
     nothing is logged. Nothing else may run in this process meanwhile."""
     scopes: Any = trio.CancelScope
-    usual = trio_run._r, ids.uuid, engine_clock.calendar_us, scopes._might_change_registered_deadline
+    usual = ids.uuid, engine_clock.calendar_us, scopes._might_change_registered_deadline
     logs = structlog.get_config()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     engine_clock.calendar_us = lambda: CALENDAR_US
     ids.uuid = CountedIds()
-    trio_run._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[misc]
     scopes._might_change_registered_deadline = lambda scope: DeadlineChange(scope)
     try:
-        yield
+        with ordered_by(random.Random(0)):  # until a schedule begins, and has its own
+            yield
     finally:
-        trio_run._ALLOW_DETERMINISTIC_SCHEDULING = False  # type: ignore[misc]
-        trio_run._r, ids.uuid, engine_clock.calendar_us, scopes._might_change_registered_deadline = usual
+        ids.uuid, engine_clock.calendar_us, scopes._might_change_registered_deadline = usual
         structlog.configure(**logs)
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import trio
-import trio._core._run as trio_run
 
 import engine
+from tests.doubles.task_order import ordered_by
 
 ENGINE = f"{Path(engine.__file__ or '').parent}/"
 # What a run's tasks are made of, and what they start themselves belongs to them: its acceptance, the run, its agent,
@@ -117,11 +117,6 @@ class Line(random.Random):
 @contextmanager
 def first_in_line() -> Iterator[None]:
     """The task that enters this is always the first to run among those that are ready: it acts at the very point that
-    it was told of. Under a switch of Trio's own; a private interface, which `tests/stack` holds."""
-    usual = trio_run._r, trio_run._ALLOW_DETERMINISTIC_SCHEDULING
-    trio_run._r = Line(trio.lowlevel.current_task())
-    trio_run._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[misc]
-    try:
+    it was told of."""
+    with ordered_by(Line(trio.lowlevel.current_task())):
         yield
-    finally:
-        trio_run._r, trio_run._ALLOW_DETERMINISTIC_SCHEDULING = usual  # type: ignore[misc]
