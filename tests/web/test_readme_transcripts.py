@@ -45,10 +45,18 @@ class Terminal:
         if command.endswith(" &"):
             self._behind = step, await self._begin(parse_curl(expand(command.removesuffix(" &"), self._variables)))
             return
+        if "$SID/cancel" in command:
+            await self._wait_for_words(step)
         self.compare(step, await self._output(expand(command, self._variables), step))
         if self._behind is not None:
             (begun, answer), self._behind = self._behind, None
             self.compare(begun, await read_frames(answer, begun.shown.count("\n\n") + 1))
+
+    async def _wait_for_words(self, step: Step) -> None:
+        """A person who cancels has read something first."""
+        look = expand('curl -s -H "$A" $W/sessions/$SID/messages', self._variables)
+        while "tick" not in await self._output(look, step):
+            pass  # a request each time, until the deadline of the document
 
     def compare(self, step: Step, actual: str) -> None:
         """Fail, with both texts, unless they are alike."""
